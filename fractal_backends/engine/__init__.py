@@ -1,0 +1,1 @@
+"""What a run does, task by task, on top of any executor."""

@@ -1,0 +1,138 @@
+"""All that is checked before a run starts, with every problem told at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InvalidInputError, UnsupportedArgumentError
+from ..interface import OPTIONAL_ARGUMENTS, BackendAttributes, RunInfo, Support
+from ..models import Dataset, Workflow, WorkflowTask, load, read_json
+from ..options import Options, Source, merge_options
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """A task of the run with the options of its two parts."""
+
+    order: int
+    workflow_task: WorkflowTask
+    non_parallel_options: Options
+    parallel_options: Options
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Valid input."""
+
+    tasks: list[PreparedTask]
+    dataset: Dataset
+
+
+def prepare(
+    backend: type[BackendAttributes],
+    options: Mapping[str, Any],
+    *,
+    workflow: Any,
+    dataset: Any,
+    first_task_index: int | None = None,
+    last_task_index: int | None = None,
+) -> PreparedRun:
+    """Validate a workflow, a dataset, the index range and the options of every task in it.
+
+    Raises InvalidInputError.
+    """
+    errors: list[InvalidInputError] = []
+    valid_workflow = _load(Workflow, workflow, errors)
+    valid_dataset = _load(Dataset, dataset, errors)
+    if valid_workflow is None or valid_dataset is None:
+        if len(errors) == 1:
+            raise errors[0]
+        problems = [f"{error.what}: {problem}" for error in errors for problem in error.problems or [""]]
+        raise InvalidInputError("The workflow and the dataset are not valid", problems)
+    indices = task_range(len(valid_workflow.task_list), first_task_index, last_task_index)
+    sources = [*config_file_source(backend), Source("the backend's options", options)]
+    tasks = _with_options(backend.options_model, valid_workflow, indices, sources)
+    return PreparedRun(tasks, valid_dataset)
+
+
+def _load(model: Any, source: Any, errors: list[InvalidInputError]) -> Any:
+    try:
+        return load(model, source)
+    except InvalidInputError as error:
+        errors.append(error)
+        return None
+
+
+def task_range(count: int, first: int | None, last: int | None) -> range:
+    """The indices to run, `last` included. Raises InvalidInputError."""
+    first = 0 if first is None else first
+    last = count - 1 if last is None else last
+    for name, value in (("first_task_index", first), ("last_task_index", last)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise InvalidInputError(f"{name}={value!r} must be a whole number")
+        if value < 0:
+            raise InvalidInputError(f"{name}={value} cannot be negative")
+        if value > count - 1:
+            raise InvalidInputError(f"{name}={value} cannot be larger than (num_tasks-1)={count - 1}")
+    if first > last:
+        raise InvalidInputError(f"first_task_index={first} cannot be larger than last_task_index={last}")
+    return range(first, last + 1)
+
+
+def config_file_source(backend: type[BackendAttributes]) -> list[Source]:
+    """The backend's configuration file, where its environment variable names one.
+
+    Raises InvalidInputError where it cannot be read as a JSON object.
+    """
+    variable = backend.config_file_variable
+    path = os.environ.get(variable) if variable else None
+    if not path:
+        return []
+    values = read_json(Path(path))
+    if not isinstance(values, dict):
+        raise InvalidInputError(f"The configuration file {path} ({variable}) must hold a JSON object")
+    return [Source(f"the configuration file {path}", values)]
+
+
+def _with_options(
+    model: type[Options], workflow: Workflow, indices: range, sources: list[Source]
+) -> list[PreparedTask]:
+    tasks: list[PreparedTask] = []
+    problems: dict[str, None] = {}
+    *before, given = sources
+    for order in indices:
+        workflow_task = workflow.task_list[order]
+        parts = []
+        for part in ("meta_non_parallel", "meta_parallel"):
+            meta = workflow_task.part_meta(parallel=part == "meta_parallel")
+            name = f"task {order} ({workflow_task.task.name!r}), {part}"
+            options, found = merge_options(model, [*before, Source(name, meta, shared=True), given])
+            problems.update(dict.fromkeys(found))
+            parts.append(options or model())
+        tasks.append(PreparedTask(order, workflow_task, *parts))
+    if problems:
+        raise InvalidInputError("The options are not valid", list(problems))
+    return tasks
+
+
+def check_arguments(backend: type[BackendAttributes], run: RunInfo) -> None:
+    """Raises UnsupportedArgumentError for an argument that the backend declares as refused."""
+    name = backend.name.replace("_", " ").capitalize()
+    for argument in OPTIONAL_ARGUMENTS:
+        if backend.arguments[argument] is not Support.REFUSED:
+            continue
+        if argument == "workflow_dir_remote":
+            if run.workflow_dir_remote != run.workflow_dir_local:
+                raise UnsupportedArgumentError(
+                    f"{name} backend does not support different directories:"
+                    f" workflow_dir_local is {run.workflow_dir_local},"
+                    f" workflow_dir_remote is {run.workflow_dir_remote}"
+                )
+        elif getattr(run, argument) is not None:
+            raise UnsupportedArgumentError(f"{name} backend does not support {argument}")
+    if run.user_cache_dir is not None and not os.path.isabs(run.user_cache_dir):
+        raise InvalidInputError(f"user_cache_dir must be an absolute path, not {run.user_cache_dir!r}")

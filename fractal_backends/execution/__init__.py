@@ -1,0 +1,1 @@
+"""Ways to execute units that backends share."""

@@ -1,0 +1,98 @@
+"""A backend's options: a typed model, filled from several sources in order.
+
+Later sources win: the backend's configuration file, the task's meta, what the caller gave. A task's meta may
+hold keys of other backends, which are left alone; anywhere else an unknown key is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError
+from pydantic.types import PositiveInt
+
+_MEMORY = re.compile(r"(?i)(\d+)\s*([KMGT])?B?")
+_MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
+
+
+def _parse_memory(value: Any) -> Any:
+    """`4000` is MB; `"4G"`, as SLURM users write it, is 4096 MB."""
+    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        return value
+    return max(1, round(int(match[1]) * _MB[(match[2] or "m").lower()]))
+
+
+StrictPositiveInt = Annotated[PositiveInt, Strict()]
+MemoryMB = Annotated[StrictPositiveInt, BeforeValidator(_parse_memory)]
+"""An amount of memory in MB: a whole number, or text with a unit such as `"4G"`."""
+
+
+class Options(BaseModel):
+    """Base of every backend's options. Fields need defaults; their descriptions are shown to users."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where option values come from. `name` stands in error messages; `shared` allows foreign keys."""
+
+    name: str
+    values: Mapping[str, Any]
+    shared: bool = False
+
+
+def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[OptionsT | None, list[str]]:
+    """The options that the sources give together, later ones winning, or the problems, one a line."""
+    merged: dict[str, Any] = {}
+    problems: list[str] = []
+    for source in sources:
+        known = {key: value for key, value in source.values.items() if key in model.model_fields}
+        if not source.shared:
+            problems += [
+                f"{source.name}: {_unknown(key, model)}" for key in source.values if key not in known
+            ]
+        problems += [f"{source.name}: {text}" for text in _invalid(model, known)]
+        merged.update(known)
+    if problems:
+        return None, problems
+    try:
+        return model(**merged), []
+    except ValidationError as error:  # each source is valid, but not all of them together
+        names = " + ".join(source.name for source in sources)
+        return None, [f"{names}: {_text(detail)}" for detail in error.errors()]
+
+
+def foreign_keys(model: type[Options], meta: Mapping[str, Any]) -> list[str]:
+    """The keys of a task's meta that this backend does not read."""
+    return [key for key in meta if key not in model.model_fields]
+
+
+def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[str]:
+    try:
+        model(**values)
+    except ValidationError as error:
+        return [_text(detail) for detail in error.errors()]
+    return []
+
+
+def _text(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    text = detail["msg"].removeprefix("Value error, ")
+    return f"{where}: {text} (got {detail['input']!r})" if where else text
+
+
+def _unknown(key: str, model: type[Options]) -> str:
+    names = list(model.model_fields)
+    near = difflib.get_close_matches(key, names, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    valid = f"the valid ones are {', '.join(names)}" if names else "this backend has no options"
+    return f"{key}: unknown option; {valid}.{hint}"
