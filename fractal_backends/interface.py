@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Protocol, Self, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypedDict, runtime_checkable
 
-from .options import Options
+if TYPE_CHECKING:
+    from .options import Options
 
 INTERFACE_VERSION = 1
 """The version of this interface; a backend says which one it was written for."""
@@ -259,7 +260,7 @@ class BackendAttributes:
     """The version of the interface that the backend was written for. No default: a plugin must not
     claim to speak whatever version it happens to find."""
     description: ClassVar[str] = ""
-    options_model: ClassVar[type[Options]] = Options
+    options_model: ClassVar[type[Options]]
     config_file_variable: ClassVar[str | None] = None
     """The environment variable that holds the path of this backend's configuration file."""
     capabilities: ClassVar[frozenset[str]] = frozenset()

@@ -32,11 +32,11 @@ COST = "about 270 MB to download, 970 MB on disk, usually 20-60 s; only the firs
 GRACE_SECONDS = 10
 
 
-class StepFailed(Exception):
+class StepError(Exception):
     """A step's command ended with this status."""
 
-    def __init__(self, step: str, status: int) -> None:
-        super().__init__(f"{step}: failed, exit status {status}")
+    def __init__(self, step: Step, status: int) -> None:
+        super().__init__(f"{step.name}: failed, exit status {status} ({step.seconds:.1f} s)")
         self.status = status
 
 
@@ -79,7 +79,7 @@ class Step:
 
     def _check(self, status: int) -> None:
         if status:
-            raise StepFailed(self.name, status if status > 0 else 128 - status)
+            raise StepError(self, status if status > 0 else 128 - status)
 
     def _count_seconds(self, process: subprocess.Popen[bytes]) -> None:
         """A sign of life from a command that gives none."""
@@ -229,7 +229,7 @@ def check(python: Path, folder: Path) -> int:
     inputs = [folder / "data" / "expected.json", folder / "zarr", folder / "run" / "images.json"]
     try:
         say(step.script("check.py", python, *inputs, "--table", folder / "nuclei.csv"))
-    except StepFailed as failure:
+    except StepError as failure:
         say(step.output)
         step.done("the result is WRONG")
         return failure.status
@@ -291,7 +291,7 @@ def run_example(args: argparse.Namespace) -> int:
         status = check(python, folder)
         try:
             draw(python, folder)
-        except StepFailed:
+        except StepError:
             if not status:
                 raise
         say_where(folder)
@@ -308,7 +308,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, end)
     try:
         return run_example(parse_arguments())
-    except StepFailed as failure:
+    except StepError as failure:
         print(failure, file=sys.stderr)
         return failure.status
     except KeyboardInterrupt:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from ..errors import FractalBackendsError
 from ..hooks import Observers
 from ..interface import BackendAttributes, RunInfo, RunResult, UnitExecutor
+from ..options import Options
 from .folder import RunFolder
 from .preparation import PreparedRun, check_arguments, prepare
 from .run import Run
@@ -28,6 +29,8 @@ class Backend(BackendAttributes, ABC):
     `observers` are told how every run goes (see `fractal_backends.hooks`). One backend object may serve any
     number of runs, at the same time too.
     """
+
+    options_model = Options
 
     def __init__(self, options: Mapping[str, Any] | None = None, observers: Iterable[object] = ()) -> None:
         self.options = dict(options or {})
