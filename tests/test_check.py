@@ -165,6 +165,10 @@ def test_right_arguments_of_the_second_generation(more: dict[str, Any]) -> None:
             "shape.height: is missing, expected an integer; is the unknown key 'heigth' meant for it?"
             " (or something else: an object or an integer or null)",
         ),
+        (
+            {"shape": {"width": 1, "height": "x"}},
+            'shape.height: is "x", expected an integer (or something else: an object or an integer or null)',
+        ),
         ({"shape": "round"}, 'shape: is "round", expected an object or an integer or null'),
         ({"backend": "cvs"}, 'backend: is "cvs", expected one of "csv", "zarr"; the nearest is "csv"'),
         ({"weights": {"A01 C01": 1.5}}, 'weights["A01 C01"]: is 1.5, expected an integer'),

@@ -165,6 +165,7 @@ def test_editable_install_through_a_path_file(tmp_path: Path) -> None:
     (site / "_fractal_a.pth").write_text(f"\nimport os\n{package.parent}\n")
     write_metadata(site, "fractal-a", "1", "_fractal_a.pth")
     write_metadata(site, "bystander", "1", "bystander.py")
+    write_package(site / "nobodys", manifest(SMOOTH))
     task = only(inspect(environment))
     assert task.pkg_name == "fractal-a"
     assert str(package / "smooth.py") in (task.task.command_parallel or "")
@@ -241,8 +242,9 @@ def test_what_is_broken_or_noisy_in_an_environment_harms_nobody_else(tmp_path: P
     (site / "empty-1.dist-info").mkdir()
     (site / "file-1.dist-info").write_text("")
     install(site, "fractal-a", "1", manifest(SMOOTH))
-    leftover = write_metadata(site, "fractal-a", "0.9", f"fractal_a/{MANIFEST}")
-    leftover.rename(site / "~ractal_a-0.9.dist-info")
+    leftover = write_metadata(site, "fractal-gone", "1", f"fractal_gone/{MANIFEST}")
+    leftover.rename(site / "~ractal_gone-1.dist-info")
+    write_package(site / "fractal_gone", manifest(SMOOTH))
     (site / "sitecustomize.py").write_text(
         "import atexit, io, os, sys\nprint('noise before')\nos.write(1, b'no new line at the end')\n"
         "atexit.register(os.write, 1, b'[noise after]')\nsys.stdout = io.StringIO()\n"

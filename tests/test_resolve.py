@@ -175,7 +175,7 @@ def test_all_unresolved_tasks_are_told_of_with_the_nearest_there_is(tmp_path: Pa
     one = environment(tmp_path / "one", ("fractal-a", "1.0", [CONVERT, SMOOTH]), ("other", "3", [CONVERT]))
     two = environment(tmp_path / "two", ("fractal-a", "1.1", [SMOOTH]), ("fractal-bad", "1", "{"))
     document = exported(
-        ("fractal-a", "1.0", "smooth images"),
+        ("fractal-a", "1.0", "SMOOTH IMAGES"),
         ("fractal-a", "1.0", "Convert"),
         ("fractal-a", "0.9", "Smooth Image"),
         ("fractal-a", "0.9", "Smoth Image"),
@@ -186,7 +186,7 @@ def test_all_unresolved_tasks_are_told_of_with_the_nearest_there_is(tmp_path: Pa
     )
     lines = problems(document, one, two)
     expected: list[tuple[int, list[str]]] = [
-        (0, ["'smooth images' of fractal-a 1.0", "the nearest task is 'Smooth Image'"]),
+        (0, ["'SMOOTH IMAGES' of fractal-a 1.0", "the nearest task is 'Smooth Image'"]),
         (2, ["fractal-a 0.9", f"1.0 (in {one}/bin/python)", f"1.1 (in {two}/bin/python)"]),
         (3, ["versions that are there", "without such a task, the nearest task is 'Smooth Image'"]),
         (4, ["fractal_aa in any version", "the nearest package with Fractal tasks is 'fractal-a'"]),

@@ -250,6 +250,15 @@ def draw_overview(wells: list[Well], areas: list[float]) -> Image.Image:
     return canvas.image
 
 
+def reduce_colours(picture: Image.Image) -> Image.Image:
+    """256 colours: a quarter of the size, and no difference to be seen."""
+    kept = [channel for colour in (BACKGROUND, PANEL, FAINT, GREY, WHITE, OUTLINE) for channel in colour]
+    found = picture.quantize(256 - len(kept) // 3, Image.Quantize.MAXCOVERAGE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(kept + found)
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -265,8 +274,7 @@ def main() -> None:
     if not wells:
         parser.error(f"no projected image with nuclei in {args.zarr_dir}")
     picture = draw_overview(wells, [float(nucleus["area"]) for nucleus in nuclei])
-    # 256 colours: a quarter of the size, and no difference to be seen.
-    picture.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(args.out, optimize=True)
+    reduce_colours(picture).save(args.out, optimize=True)
     print(f"{picture.width} x {picture.height} pixels")
 
 

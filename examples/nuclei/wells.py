@@ -129,7 +129,11 @@ def render_part(
 ) -> Image.Image:
     """The part between (top, left) and (bottom, right), at the finest level."""
     level = well.levels[0]
-    return _render(well, contrast, level, well.labels(level), box, size, line)
+    top, left, bottom, right = box
+    labels = well.labels(level)
+    shown = np.zeros(labels.max() + 1, dtype=bool)
+    shown[labels[top:bottom, left:right]] = True
+    return _render(well, contrast, level, np.where(shown[labels], labels, 0), box, size, line)
 
 
 def _render(
@@ -178,8 +182,9 @@ def crowded_part(well: Well, height: int, width: int) -> tuple[int, int, int, in
     boxes = np.array([region.bbox for region in regionprops(labels.astype(np.int32))]).reshape(-1, 4)
     tall, wide = labels.shape
     best = (-1, 0, 0)
-    for top in range(0, tall - height + 1, 8):
-        for left in range(0, wide - width + 1, 8):
+    step = max(8, tall // 64)
+    for top in range(0, tall - height + 1, step):
+        for left in range(0, wide - width + 1, step):
             whole = (boxes >= (top, left, 0, 0)).all(1) & (boxes[:, 2:] <= (top + height, left + width)).all(
                 1
             )

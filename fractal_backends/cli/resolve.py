@@ -13,7 +13,7 @@ from .environments import ArgumentSchemas, Environment, FoundTask, find_tasks
 
 _IDENTITY = ("pkg_name", "version", "name")
 _COMMANDS = ("command_non_parallel", "command_parallel")
-_PHASES = {"dev": -4, "a": -3, "b": -2, "c": -1, "rc": -1, "": 0, "post": 1}
+_PHASES = {"dev": -4, "a": -3, "b": -2, "c": -1, "rc": -1, "": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _newest(tasks: Sequence[FoundTask]) -> FoundTask | None:
 
 def _version_key(version: str | None) -> tuple[Any, ...]:
     """Orders versions as PEP 440 does, as far as packages use it; what is no version comes first."""
-    match = re.match(r"v?(?:(\d+)!)?(\d+(?:\.\d+)*)[-_.]?(dev|a|b|c|rc|post)?(.*)", (version or "").lower())
+    match = re.match(r"v?(?:(\d+)!)?(\d+(?:\.\d+)*)[-_.]?(dev|a|b|c|rc)?(.*)", (version or "").lower())
     if match is None:
         return (-1,)
     epoch, release, phase, rest = match.groups(default="")

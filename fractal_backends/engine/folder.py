@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import JobExecutionError, RunFolderError
-from ..models import Filters, Image, task_slug
+from ..models import Dataset, Filters, Image, task_slug
 
 IMAGES_FILE, FILTERS_FILE, HISTORY_FILE = "images.json", "filters.json", "history.json"
 STATE_FILES = (IMAGES_FILE, FILTERS_FILE, HISTORY_FILE)
@@ -73,6 +73,18 @@ class RunFolder:
             _replace(self.path / IMAGES_FILE, _array(image.as_dict() for image in images))
             _replace(self.path / FILTERS_FILE, [json.dumps(filters.model_dump(), indent=1) + "\n"])
             _replace(self.path / HISTORY_FILE, _array(history))
+
+
+def save_dataset(run_dir: Path, before: Dataset, path: Path) -> None:
+    """Write the dataset as a run left it, ready to be the next run's. Raises JobExecutionError."""
+    state = {name: run_dir / name for name in STATE_FILES}
+    with reporting_disk_errors():
+        about: dict[str, Any] = {"name": before.name, "id": before.id, "zarr_dir": before.zarr_dir}
+        about["history"] = [*before.history, *json.loads(state[HISTORY_FILE].read_text())]
+        about["filters"] = json.loads(state[FILTERS_FILE].read_text())
+        known = {key: value for key, value in about.items() if value is not None}
+        head = json.dumps(known, indent=1)[:-2]
+        _replace(path, [head, ',\n "images": ', state[IMAGES_FILE].read_text().rstrip(), "\n}\n"])
 
 
 @contextlib.contextmanager

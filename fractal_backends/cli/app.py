@@ -1,0 +1,161 @@
+"""The commands and their options; what they do is in the modules beside this one, imported when needed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import FractalBackendsError, JobExecutionError, TaskExecutionError
+
+FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="fractal-backends",
+    help="Run Fractal workflows (bio-image analysis on OME-Zarr) on any machine, through named backends.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Errors as messages and exit codes: 1 a run failed, 2 wrong input, 130 interrupted."""
+    try:
+        yield
+    except FractalBackendsError as error:
+        failed = isinstance(error, TaskExecutionError | JobExecutionError)
+        typer.secho(f"Error: {error}", fg="red", err=True)
+        raise typer.Exit(FAILED if failed else WRONG_INPUT) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command("list")
+def list_backends(
+    check: Annotated[bool, typer.Option("--check", help="Load each one, in a process of its own.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The installed backends: name, distribution, version, state.
+
+    Nothing is imported, so a broken plugin cannot harm; `--check` tells which ones load, and why not.
+    Exit code 1 if `--check` finds one that does not.
+
+    Examples: `fractal-backends list`, `fractal-backends list --check --json`
+    """
+    from .listing import show_backends
+
+    with exit_codes():
+        if not show_backends(check=check, as_json=as_json):
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def info(
+    name: Annotated[str, typer.Argument(help="A backend's name, as in `list`.")], as_json: Json = False
+) -> None:
+    """What a backend can do: capabilities, options with types and defaults, what it ignores or refuses.
+
+    Example: `fractal-backends info local`
+    """
+    from .listing import show_backend
+
+    with exit_codes():
+        show_backend(name, as_json=as_json)
+
+
+@app.command()
+def tasks(
+    environments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ENV]...", help="Folders of venvs, or interpreters; default: this one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """The Fractal tasks in Python environments: package, version, name, type, input and output types.
+
+    Example: `fractal-backends tasks path/to/venv`
+    """
+    from .listing import show_tasks
+
+    with exit_codes():
+        show_tasks(environments or [], as_json=as_json)
+
+
+@app.command()
+def run(
+    workflow: Annotated[
+        Path, typer.Argument(help="JSON file: a workflow as Fractal exports it, or with commands.")
+    ],
+    dataset: Annotated[
+        Path | None, typer.Option(help="JSON of the dataset to go on with, such as an earlier run's.")
+    ] = None,
+    zarr_dir: Annotated[
+        str | None, typer.Option(help="For a new dataset: where its images go. Default: RUN_DIR/zarr.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="The backend's name, as in `list`.")] = "local",
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Folder for the run's files. Default: one in ./runs, with the time.")
+    ] = None,
+    task_env: Annotated[
+        list[str] | None,
+        typer.Option(help="Python environment with the tasks' packages: a venv's folder or an interpreter."),
+    ] = None,
+    first_task: Annotated[int | None, typer.Option(help="Index of the first task to run, from 0.")] = None,
+    last_task: Annotated[int | None, typer.Option(help="Index of the last task to run.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="An option of the backend, as in `info`.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="PATH=VALUE",
+            help="Change the workflow: PATH starts with a task's index, as in 3.args_parallel.label=cells.",
+        ),
+    ] = None,
+    no_check: Annotated[
+        bool, typer.Option("--no-check", help="Do not check the arguments against the tasks' JSON Schemas.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run; start nothing and write nothing.")
+    ] = False,
+) -> None:
+    """Run a workflow.
+
+    Exit codes: 0 done, 1 a task or the run failed, 2 wrong input, 130 interrupted.
+
+    Examples:
+
+    - `fractal-backends run workflow.json --zarr-dir zarr --task-env venv`
+    - `fractal-backends run workflow.json --dataset runs/first/dataset.json --first-task 3`
+    - `fractal-backends run workflow.json --set 3.args_parallel.label=cells --option parallel_tasks_per_job=4`
+    """
+    from .run import RunRequest, run_workflow
+
+    with exit_codes():
+        interrupted = run_workflow(
+            RunRequest(
+                workflow=workflow,
+                dataset=dataset,
+                zarr_dir=zarr_dir,
+                backend=backend,
+                run_dir=run_dir,
+                task_environments=task_env or [],
+                first_task=first_task,
+                last_task=last_task,
+                options=option or [],
+                overrides=set_ or [],
+                check=not no_check,
+                dry_run=dry_run,
+            )
+        )
+        if interrupted:
+            raise typer.Exit(INTERRUPTED)

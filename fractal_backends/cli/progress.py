@@ -1,0 +1,186 @@
+"""How a run is shown while it goes: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from ..hooks import hookimpl
+from ..interface import Cause, TaskInfo, TaskReport, UnitEvent, UnitState
+
+_REDRAW_S = 0.1
+_LINE_EVERY_S = 10.0
+_SHOWN_FAILURES = 5
+
+
+class Counts:
+    """An observer that counts the units of the task under way, and keeps the reports of those that ended."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[TaskInfo, TaskReport]] = []
+        self._reset()
+
+    def _reset(self) -> None:
+        self.total = self.done = self.failed = 0
+        self.running: set[str] = set()
+
+    @property
+    def ended(self) -> int:
+        """Units that are done or failed."""
+        return self.done + self.failed
+
+    @property
+    def text(self) -> str:
+        """The numbers in words."""
+        left = self.total - self.ended - len(self.running)
+        return f"{self.done} done, {self.failed} failed, {len(self.running)} running, {left} left"
+
+    @hookimpl
+    def task_started(self, task: TaskInfo) -> None:
+        """See `ObserverHooks`."""
+        self._reset()
+
+    @hookimpl
+    def task_changed(self, task: TaskInfo) -> None:
+        """See `ObserverHooks`."""
+        self.total = task.units
+
+    @hookimpl
+    def unit_changed(self, event: UnitEvent) -> None:
+        """See `ObserverHooks`."""
+        if event.state is UnitState.STARTED:
+            self.running.add(event.unit.label)
+        elif event.outcome is not None:
+            self.running.discard(event.unit.label)
+            if event.outcome.cause is Cause.DONE:
+                self.done += 1
+            else:
+                self.failed += 1
+
+    @hookimpl
+    def task_ended(self, task: TaskInfo, report: TaskReport) -> None:
+        """See `ObserverHooks`."""
+        self.reports.append((task, report))
+
+
+class Bars:
+    """An observer that shows a bar for each task."""
+
+    def __init__(self, console: Console, counts: Counts) -> None:
+        self._counts = counts
+        self._bar: TaskID | None = None
+        self._drawn = 0.0
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[counts]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    @hookimpl
+    def task_started(self, task: TaskInfo) -> None:
+        """See `ObserverHooks`."""
+        self._bar = self._progress.add_task(f"{task.order} {one_line(task.name)}", total=None, counts="")
+
+    @hookimpl
+    def unit_changed(self, event: UnitEvent) -> None:
+        """See `ObserverHooks`."""
+        if time.monotonic() - self._drawn > _REDRAW_S:
+            self._draw()
+
+    @hookimpl
+    def task_ended(self, report: TaskReport) -> None:
+        """See `ObserverHooks`."""
+        self._draw()
+        if self._bar is not None and report.units == 0:
+            self._progress.update(self._bar, total=1, completed=1)
+
+    def _draw(self) -> None:
+        self._drawn = time.monotonic()
+        if self._bar is not None:
+            counts = self._counts
+            self._progress.update(self._bar, total=counts.total, completed=counts.ended, counts=counts.text)
+
+
+class Lines:
+    """An observer that prints a line now and then."""
+
+    def __init__(self, console: Console, counts: Counts) -> None:
+        self._console = console
+        self._counts = counts
+        self._printed = time.monotonic()
+        self._failures = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    @hookimpl
+    def task_started(self, task: TaskInfo) -> None:
+        """See `ObserverHooks`."""
+        self._failures = 0
+        self._print(f"{_title(task)}: started")
+
+    @hookimpl
+    def unit_changed(self, task: TaskInfo, event: UnitEvent) -> None:
+        """See `ObserverHooks`."""
+        if event.outcome is not None and event.outcome.cause is not Cause.DONE:
+            self._failures += 1
+            if self._failures <= _SHOWN_FAILURES:
+                self._print(f"{_title(task)}: unit {event.unit.label} failed: {event.outcome.cause}")
+        if time.monotonic() - self._printed > _LINE_EVERY_S:
+            self._print(f"{_title(task)}: {self._counts.text}")
+
+    @hookimpl
+    def task_ended(self, task: TaskInfo, report: TaskReport) -> None:
+        """See `ObserverHooks`."""
+        numbers = f"{report.units} units, {report.failed} failed, {report.wall_s:.1f} s"
+        self._print(f"{_title(task)}: {report.status}, {numbers}")
+
+    def _print(self, line: str) -> None:
+        self._printed = time.monotonic()
+        self._console.print(Text(line), soft_wrap=True)
+
+
+def _title(task: TaskInfo) -> str:
+    return f"Task {task.order} {one_line(task.name)}"
+
+
+def one_line(text: str) -> str:
+    """Text that keeps to its line, and leaves the terminal as it is."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def make_display(console: Console, counts: Counts) -> Bars | Lines:
+    """Bars where someone looks, lines where something reads."""
+    return Bars(console, counts) if console.is_terminal else Lines(console, counts)

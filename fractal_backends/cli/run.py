@@ -1,0 +1,173 @@
+"""The command `run`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from ..engine.backend import Backend
+from ..engine.folder import HISTORY_FILE, LOG_FILE, save_dataset
+from ..errors import FractalBackendsError, InvalidInputError
+from ..models import Dataset, Workflow, load, read_json, task_slug
+from ..registry import get_backend
+from .check import check_arguments
+from .listing import add_row, make_console, make_table
+from .overrides import apply_overrides, parse_options
+from .preview import show_preview
+from .progress import Counts, make_display, one_line
+from .resolve import resolve_workflow
+
+DATASET_FILE = "dataset.json"
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the user asked for."""
+
+    workflow: Path
+    dataset: Path | None
+    zarr_dir: str | None
+    backend: str
+    run_dir: Path | None
+    task_environments: list[str]
+    first_task: int | None
+    last_task: int | None
+    options: list[str]
+    overrides: list[str]
+    check: bool
+    dry_run: bool
+
+
+def run_workflow(request: RunRequest) -> bool:
+    """Run a workflow and show how it goes. Returns whether it was interrupted.
+
+    Raises FractalBackendsError: wrong input before anything runs, or the run's own error.
+    """
+    console = make_console(stderr=True)
+    counts = Counts()
+    display = make_display(console, counts)
+    options = parse_options(request.options)
+    backend = get_backend(request.backend, options=options, observers=[counts, display])
+    workflow = load_workflow(request)
+    run_dir = (request.run_dir or _default_run_dir(workflow)).absolute()
+    dataset = _load_dataset(request, run_dir)
+    if isinstance(backend, Backend):
+        prepared = backend.prepare(workflow, dataset, request.first_task, request.last_task)
+        if request.dry_run:
+            show_preview(backend, prepared)
+            return False
+    elif request.dry_run:
+        raise InvalidInputError(f"Backend {request.backend!r} offers no dry run")
+    error: FractalBackendsError | None = None
+    interrupted = False
+    with display:
+        try:
+            _await(_process(backend, request, workflow, dataset, run_dir), console)
+        except asyncio.CancelledError:
+            interrupted = True
+        except FractalBackendsError as raised:
+            error = raised
+    if counts.reports or error is None:
+        if (run_dir / HISTORY_FILE).exists():
+            save_dataset(run_dir, dataset, run_dir / DATASET_FILE)
+        _show_end(counts, run_dir, dataset, interrupted=interrupted, failed=error is not None)
+    if error is not None:
+        raise error
+    return interrupted
+
+
+def load_workflow(request: RunRequest) -> Workflow:
+    """The workflow with the user's changes, its tasks resolved and its arguments checked.
+
+    Raises InvalidInputError, with all problems at once.
+    """
+    document = read_json(request.workflow)
+    apply_overrides(document, request.overrides)
+    resolved = resolve_workflow(document, request.task_environments, str(request.workflow))
+    problems = check_arguments(resolved) if request.check else []
+    try:
+        workflow = load(Workflow, resolved.document)
+    except InvalidInputError as error:
+        problems = error.problems + problems
+    if problems:
+        raise InvalidInputError(f"The workflow in {request.workflow} is not valid", problems)
+    return workflow
+
+
+def _load_dataset(request: RunRequest, run_dir: Path) -> Dataset:
+    if request.dataset is not None and request.zarr_dir is not None:
+        raise InvalidInputError("--dataset and --zarr-dir: give one of them; a dataset has its own zarr_dir")
+    if request.dataset is not None:
+        return load(Dataset, request.dataset)
+    place = request.zarr_dir or str(run_dir / "zarr")
+    return load(Dataset, {"zarr_dir": place if place.startswith("s3://") else os.path.abspath(place)})
+
+
+def _default_run_dir(workflow: Workflow) -> Path:
+    name = re.sub("_+", "-", task_slug(workflow.name or "workflow")).strip("-") or "workflow"
+    return Path("runs") / f"{name[:80]}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _process(
+    backend: Any, request: RunRequest, workflow: Workflow, dataset: Dataset, run_dir: Path
+) -> Coroutine[Any, Any, Any]:
+    result: Coroutine[Any, Any, Any] = backend.process_workflow(
+        workflow=workflow,
+        dataset=dataset,
+        workflow_dir_local=run_dir,
+        first_task_index=request.first_task,
+        last_task_index=request.last_task,
+        logger_name=f"fractal_backends.run.{run_dir.name}",
+    )
+    return result
+
+
+def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:
+    """Await a run; a signal to end ends it, and what it started. Raises asyncio.CancelledError then."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(run)
+
+        def stop() -> None:
+            console.print("Interrupted: ending what runs…")
+            task.cancel()
+
+        for number in _SIGNALS:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue  # as nohup has it
+            asyncio.get_running_loop().add_signal_handler(number, stop)
+        await task
+
+    asyncio.run(main())
+
+
+def _show_end(counts: Counts, run_dir: Path, dataset: Dataset, *, interrupted: bool, failed: bool) -> None:
+    console = make_console()
+    titles = ("", "Task", "State", "Units>", "Failed>", "Time>", "Peak memory>", "New images>")
+    table = make_table("", *titles)
+    for task, report in counts.reports:
+        state = Text(report.status, style="green" if report.status == "done" else "red")
+        peak = "" if report.peak_mb is None else f"{report.peak_mb:,.0f} MB"
+        numbers = (report.units, report.failed, f"{report.wall_s:.1f} s", peak, report.images_new)
+        add_row(table, task.order, one_line(task.name), state, *numbers)
+    console.print(table)
+    for title, place in (
+        ("Images", dataset.zarr_dir),
+        ("Run folder", run_dir),
+        ("Log", run_dir / LOG_FILE),
+        ("Dataset", f"{run_dir / DATASET_FILE}  (for the next run: --dataset)"),
+    ):
+        console.print(Text(f"{title:<11}{place}"), soft_wrap=True)
+    if interrupted or failed:
+        console.print("What had finished is saved.")
