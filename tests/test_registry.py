@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -55,6 +56,7 @@ class Site:
         name = f"registry_test_plugin_{next(_modules)}"
         text = textwrap.dedent(source).replace("{version}", str(INTERFACE_VERSION))
         (self.path / f"{name}.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
         return name
 
     def metadata(self, distribution: str, *entries: str, version: str = "1.0") -> Path:
@@ -78,17 +80,18 @@ NewSite = Callable[[str], Site]
 
 
 @pytest.fixture
-def new_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NewSite]:
+def new_site(tmp_path: Path) -> Iterator[NewSite]:
     """Makes folders on the import path; the one made last comes first there."""
 
     def make(name: str) -> Site:
         path = tmp_path / name
         path.mkdir()
-        monkeypatch.syspath_prepend(str(path))
+        sys.path.insert(0, str(path))
         return Site(path)
 
-    modules = set(sys.modules)
+    path, modules = list(sys.path), set(sys.modules)
     yield make
+    sys.path[:] = path
     for name in set(sys.modules) - modules:
         if name.startswith("registry_test_plugin_"):
             del sys.modules[name]
@@ -100,10 +103,12 @@ def site(new_site: NewSite) -> Site:
 
 
 @pytest.fixture
-def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_installed() -> Iterator[None]:
     """Hides what the environment of the tests has, this project's own backends among it."""
-    hidden = [path for path in sys.path if list(Path(path or ".").glob("*.dist-info"))]
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in hidden])
+    before = list(sys.path)
+    sys.path[:] = [path for path in before if not list(Path(path or ".").glob("*.dist-info"))]
+    yield
+    sys.path[:] = before
 
 
 def _listed(*distributions: str) -> list[BackendInfo]:
@@ -197,7 +202,8 @@ def test_a_listing_in_a_fresh_interpreter_does_not_even_import_the_engine(site: 
     script = (
         "import json, sys, fractal_backends as f\n"
         "names = [info.name for info in f.available_backends()]\n"
-        "print(json.dumps([names, 'fractal_backends.engine' in sys.modules, 'fractal_backends_local' in sys.modules]))"
+        "modules = ['fractal_backends.engine', 'fractal_backends_local', 'nowhere']\n"
+        "print(json.dumps([names, [name for name in modules if name in sys.modules]]))"
     )
     result = subprocess.run(
         [sys.executable, "-c", script],
@@ -206,10 +212,9 @@ def test_a_listing_in_a_fresh_interpreter_does_not_even_import_the_engine(site: 
         text=True,
         check=True,
     )
-    names, engine, plugin = json.loads(result.stdout)
+    names, imported = json.loads(result.stdout)
     assert {"good", "local"} <= set(names)
-    assert not engine
-    assert not plugin
+    assert imported == []
 
 
 # The same distribution more than once
@@ -229,9 +234,9 @@ def test_a_newer_copy_without_the_backend_hides_an_older_one_with_it(new_site: N
     assert _states("gone") == {}
 
 
-def test_a_folder_twice_on_the_path_makes_no_duplicate(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_twice_on_the_path_makes_no_duplicate(site: Site) -> None:
     site.install("plugin", "name")
-    monkeypatch.syspath_prepend(f"{site.path}/.")
+    sys.path.append(f"{site.path}/.")
     assert _states("name") == {"plugin": "installed"}
 
 
@@ -478,10 +483,12 @@ def test_an_entry_point_may_be_an_object(site: Site) -> None:
     assert get_backend_class("object") is type(backend)
     for given in ({"options": {"key": 1}}, {"observers": [object()]}):
         with pytest.raises(BrokenBackendError, match="takes no options or observers"):
-            get_backend("object", **given)  # type: ignore[arg-type]  # one of the two, each of its own type
+            get_backend("object", **given)
 
 
-@pytest.mark.parametrize("name", ["größe", "my cluster", "a.b/c", "-x", "'quoted'", "{name}", "%s", "バックエンド"])
+@pytest.mark.parametrize(
+    "name", ["größe", "my cluster", "a.b/c", "-x", "'quoted'", "{name}", "%s", "バックエンド"]
+)
 def test_names_with_odd_characters(site: Site, name: str) -> None:
     site.install("plugin", name)
     assert _states(name) == {"plugin": "installed"}
@@ -491,7 +498,9 @@ def test_names_with_odd_characters(site: Site, name: str) -> None:
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", " ", "local ", "LOCAL", "a\nb", "[fractal_backends]", "\0", "x" * 10_000])
+@pytest.mark.parametrize(
+    "name", ["", " ", "local ", "LOCAL", "a\nb", "[fractal_backends]", "\0", "x" * 10_000]
+)
 def test_names_that_nobody_has(name: str) -> None:
     with pytest.raises(UnknownBackendError) as caught:
         get_backend(name)

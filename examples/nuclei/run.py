@@ -30,6 +30,7 @@ HERE = Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
 COST = "about 270 MB to download, 970 MB on disk, usually 20-60 s; only the first time"
 GRACE_SECONDS = 10
+REFUSED = set("`#$&*()\\|[]{};<>?!")
 
 
 class StepError(Exception):
@@ -134,6 +135,8 @@ def open_work_folder(work: Path) -> TextIO:
         fail(f"{shown(work)} is not a folder")
     if work.is_dir() and any(work.iterdir()) and not mark.exists():
         fail(f"{shown(work)} has files that are not this example's: choose another folder with --work")
+    if found := "".join(sorted(REFUSED & set(str(work)))):
+        fail(f"a task's command must not contain {found}, {work} does: choose another folder with --work")
     work.mkdir(parents=True, exist_ok=True)
     lock = mark.open("a")
     try:

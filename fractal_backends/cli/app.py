@@ -32,10 +32,15 @@ def exit_codes() -> Iterator[None]:
         yield
     except FractalBackendsError as error:
         failed = isinstance(error, TaskExecutionError | JobExecutionError)
-        typer.secho(f"Error: {error}", fg="red", err=True)
+        typer.secho(f"Error: {_harmless(str(error))}", fg="red", err=True)
         raise typer.Exit(FAILED if failed else WRONG_INPUT) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _harmless(text: str) -> str:
+    """Without what a terminal would take for orders: logs may hold anything."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 @app.command("list")

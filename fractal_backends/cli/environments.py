@@ -115,7 +115,8 @@ def _inspect(environment: str, deadline_seconds: float) -> Environment:
     interpreter = _interpreter(environment)
     tasks: list[FoundTask] = []
     problems: list[PackageProblem] = []
-    for entry in _probe(environment, interpreter, deadline_seconds):
+    entries = _probe(environment, interpreter, deadline_seconds)
+    for entry in sorted(entries, key=lambda entry: entry["pkg_name"].casefold()):
         for result in _read_manifest(Path(entry["path"]), entry["pkg_name"], entry["version"], interpreter):
             if isinstance(result, FoundTask):
                 tasks.append(result)

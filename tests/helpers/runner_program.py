@@ -1,0 +1,23 @@
+"""Runs a workflow with the backend `local`, as the JSON file that it is given says, in a process of its own.
+
+`limits` are set (see `resource.setrlimit`) once everything is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.helpers.workflows import run
+
+
+def main(request: dict[str, Any]) -> None:
+    for name, value in request.get("limits", {}).items():
+        resource.setrlimit(getattr(resource, name), (value, value))
+    run(Path(request["folder"]), request["tasks"], request["images"])
+
+
+main(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,213 @@
+"""A task whose arguments say what it does: `do` is a list of steps, `[name, *values]`.
+
+In a parallel task `do` may also be a mapping from the last part of a `zarr_url` to the steps for that image;
+`"*"` stands for all others. Started with `python -I -S`, so that it is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False  # as in typing, whose import takes longer than the rest together
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LIFE_S = 60
+"""No process that a test starts lives longer, whatever goes wrong."""
+ARGS_FILE, OUT_FILE = sys.argv[-3], sys.argv[-1]
+
+
+def write(path: str, data: bytes) -> None:
+    with open(path + ".part", "wb") as file:
+        file.write(data)
+    os.rename(path + ".part", path)  # whoever waits for the file finds it whole
+
+
+def output(value: object) -> None:
+    raw(json.dumps(value))
+
+
+def raw(text: str) -> None:
+    with open(OUT_FILE, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def raw_bytes(numbers: list[int]) -> None:
+    with open(OUT_FILE, "wb") as file:
+        file.write(bytes(numbers))
+
+
+def fill_output(start: str, megabytes: int) -> None:
+    with open(OUT_FILE, "w") as file:
+        file.write(start)
+        for _ in range(megabytes):
+            file.write("x" * (1 << 20))
+
+
+def print_out(text: str) -> None:
+    os.write(1, text.encode())
+
+
+def print_err(text: str) -> None:
+    os.write(2, text.encode())
+
+
+def print_bytes(numbers: list[int], times: int = 1) -> None:
+    for _ in range(times):
+        os.write(1, bytes(numbers))
+
+
+def exit_with(code: int) -> None:
+    os._exit(code)
+
+
+def kill_self(number: int) -> None:
+    os.kill(os.getpid(), number)
+
+
+def touch(path: str) -> None:
+    write(path, b"")
+
+
+def wait(path: str) -> None:
+    while not os.path.exists(path):
+        time.sleep(0.005)
+
+
+def hang() -> None:
+    while True:
+        signal.pause()
+
+
+def ignore_term() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def pid(path: str) -> None:
+    write(path, str(os.getpid()).encode())
+
+
+def argv(path: str) -> None:
+    write(path, json.dumps(sys.argv[1:]).encode())
+
+
+def environment(name: str, path: str) -> None:
+    write(path, json.dumps(os.environ.get(name)).encode())
+
+
+def copy(source: str, target: str) -> None:
+    with open(source, "rb") as file:
+        write(target, file.read())
+
+
+def must_not_exist(path: str) -> None:
+    if os.path.exists(path):
+        sys.exit(f"{path} exists")
+
+
+def no_output_file() -> None:
+    must_not_exist(OUT_FILE)
+
+
+def output_file_is_a_folder() -> None:
+    os.mkdir(OUT_FILE)
+
+
+def must_have_ended(path: str) -> None:
+    with open(path) as file:
+        process = int(file.read())
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            state = file.read().rpartition(") ")[2][0]
+    except OSError:
+        return
+    if state not in "ZX":
+        sys.exit(f"process {process} is alive")
+
+
+def _be_a_daemon(path: str) -> None:
+    signal.alarm(LIFE_S)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pid(path)
+    hang()
+
+
+def _fork_and_wait_for(path: str, work: Callable[[], None]) -> None:
+    if os.fork() == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    wait(path)
+
+
+def child(path: str) -> None:
+    """A child in the unit's own process group."""
+    _fork_and_wait_for(path, lambda: _be_a_daemon(path))
+
+
+def session(path: str) -> None:
+    """A child in a session of its own."""
+
+    def work() -> None:
+        os.setsid()
+        _be_a_daemon(path)
+
+    _fork_and_wait_for(path, work)
+
+
+def double_fork(path: str) -> None:
+    """A daemon as in the textbooks: its parent is gone."""
+
+    def work() -> None:
+        os.setsid()
+        if os.fork() == 0:
+            _be_a_daemon(path)
+
+    _fork_and_wait_for(path, work)
+    os.wait()
+
+
+def no_environment(path: str) -> None:
+    """A daemon that nothing in its environment tells to be ours."""
+    code = (
+        "import os, signal, sys; path = sys.argv[1]; signal.alarm(int(sys.argv[2]))\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "open(path + '.part', 'w').write(str(os.getpid())); os.rename(path + '.part', path)\n"
+        "while True: signal.pause()"
+    )
+
+    def work() -> None:
+        os.setsid()
+        if os.fork() == 0:
+            os.execve(sys.executable, [sys.executable, "-I", "-S", "-c", code, path, str(LIFE_S)], {})
+
+    _fork_and_wait_for(path, work)
+    os.wait()
+
+
+def write_until_killed(path: str) -> None:
+    """Print and write the output over and over."""
+    touch(path)
+    while True:
+        raw(json.dumps({"image_list_updates": []}) * 1000)
+        print_out("and on and on\n")
+
+
+def main() -> None:
+    signal.alarm(LIFE_S)
+    with open(ARGS_FILE) as file:
+        arguments = json.load(file)
+    steps = arguments.get("do") or arguments.get("init_args", {}).get("do", [])
+    if isinstance(steps, dict):
+        name = arguments["zarr_url"].rpartition("/")[2]
+        steps = steps.get(name, steps.get("*", []))
+    for name, *values in steps:
+        globals()[name](*values)
+
+
+main()

@@ -1,0 +1,50 @@
+"""The backends in the documentation work as they stand there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parent.parent / "docs" / "write-a-backend.md"
+BLOCKS = re.findall(r'```python title="\w+\.py"\n(.*?)```', PAGE.read_text(), re.DOTALL)
+
+RUN = """
+import asyncio, json, sys
+from pathlib import Path
+import my_backend
+
+def main():
+    names = [name for name in vars(my_backend) if name.endswith("Backend") and name not in {"Backend", "FuturesBackend"}]
+    backend = getattr(my_backend, names[-1])()
+    task = {"name": "list images", "type": "parallel", "command_parallel": "true", "output_types": {"seen": True}}
+    result = asyncio.run(
+        backend.process_workflow(
+            workflow={"task_list": [{"task": task}]},
+            dataset={"zarr_dir": "/z", "images": [{"zarr_url": f"/z/{i}"} for i in range(5)]},
+            workflow_dir_local=Path("run"),
+            logger_name="documentation",
+        )
+    )
+    print(json.dumps([image["types"] for image in result["images"]]))
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+def test_the_page_has_three_backends() -> None:
+    assert len(BLOCKS) == 3
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_a_backend_of_the_page_runs_a_workflow(code: str, tmp_path: Path) -> None:
+    (tmp_path / "my_backend.py").write_text(code)
+    (tmp_path / "run.py").write_text(RUN)
+    result = subprocess.run(
+        [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.strip() == "[" + ", ".join(['{"seen": true}'] * 5) + "]", result.stderr
