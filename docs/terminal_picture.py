@@ -5,6 +5,7 @@ Runs the command in a terminal of 110 columns and takes the picture when the scr
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import subprocess
@@ -41,7 +42,7 @@ def main() -> None:
         screen = screen_when(expression)
     finally:
         tmux("kill-session", "-t", SESSION)
-    console = Console(record=True, width=110, file=Path("/dev/null").open("w"))
+    console = Console(record=True, width=110, file=io.StringIO())
     console.print(Text.from_ansi(screen))
     svg = console.export_svg(title=title)
     # Rich's style sheet fetches a font; any monospaced one will do.

@@ -18,9 +18,13 @@ from pathlib import Path
 import my_backend
 
 def main():
-    names = [name for name in vars(my_backend) if name.endswith("Backend") and name not in {"Backend", "FuturesBackend"}]
-    backend = getattr(my_backend, names[-1])()
-    task = {"name": "list images", "type": "parallel", "command_parallel": "true", "output_types": {"seen": True}}
+    (backend_class,) = [
+        value
+        for value in vars(my_backend).values()
+        if isinstance(value, type) and value.__module__ == "my_backend" and hasattr(value, "process_workflow")
+    ]
+    backend = backend_class()
+    task = {"name": "x", "type": "parallel", "command_parallel": "true", "output_types": {"seen": True}}
     result = asyncio.run(
         backend.process_workflow(
             workflow={"task_list": [{"task": task}]},

@@ -20,7 +20,7 @@ from ..engine.folder import HISTORY_FILE, LOG_FILE, save_dataset
 from ..errors import FractalBackendsError, InvalidInputError
 from ..models import Dataset, Workflow, load, read_json, task_slug
 from ..registry import get_backend
-from .check import check_arguments
+from .arguments import check_arguments
 from .listing import add_row, make_console, make_table
 from .overrides import apply_overrides, parse_options
 from .preview import show_preview

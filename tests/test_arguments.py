@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fractal_backends.cli.check import check_arguments
+from fractal_backends.cli.arguments import check_arguments
 from fractal_backends.cli.environments import ArgumentSchemas
 from fractal_backends.cli.resolve import ResolvedWorkflow
 
