@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task as BarTask, TaskID, TextColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from ..hooks import hookimpl
 from ..interface import Cause, TaskInfo, TaskReport, UnitEvent, UnitState
 
+COUNTS = ("done", "failed", "running", "left")
 _REDRAW_S = 0.1
 _LINE_EVERY_S = 10.0
 _SHOWN_FAILURES = 5
@@ -38,15 +33,10 @@ class Counts:
         self.running: set[str] = set()
 
     @property
-    def ended(self) -> int:
-        """Units that are done or failed."""
-        return self.done + self.failed
-
-    @property
-    def text(self) -> str:
-        """The numbers in words."""
-        left = self.total - self.ended - len(self.running)
-        return f"{self.done} done, {self.failed} failed, {len(self.running)} running, {left} left"
+    def now(self) -> dict[str, int]:
+        """How many units there are of each of `COUNTS`."""
+        left = self.total - self.done - self.failed - len(self.running)
+        return dict(zip(COUNTS, (self.done, self.failed, len(self.running), left), strict=True))
 
     @hookimpl
     def task_started(self, task: TaskInfo) -> None:
@@ -76,6 +66,42 @@ class Counts:
         self.reports.append((task, report))
 
 
+class _TimeColumn(ProgressColumn):
+    """How long a task will still take, or took."""
+
+    max_refresh = 0.5
+
+    def render(self, task: BarTask) -> Text:
+        """See `ProgressColumn`."""
+        if task.finished:
+            return Text(f"took {_clock(task.finished_time or 0.0)}", style="progress.elapsed")
+        if task.time_remaining is None:
+            return Text(f"{_clock(task.elapsed or 0.0)} so far", style="progress.elapsed")
+        return Text(f"{_clock(task.time_remaining)} left", style="progress.remaining")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _count_column(name: str) -> TextColumn:
+    return TextColumn(
+        f"{{task.fields[counts][{name}]}}", justify="right", table_column=Column(name, justify="right")
+    )
+
+
+class _BarTable(Progress):
+    """Bars with a heading."""
+
+    def make_tasks_table(self, tasks: Iterable[BarTask]) -> Table:
+        """See `Progress`."""
+        table = super().make_tasks_table(tasks)
+        table.show_header = bool(table.row_count)
+        return table
+
+
 class Bars:
     """An observer that shows a bar for each task."""
 
@@ -83,15 +109,14 @@ class Bars:
         self._counts = counts
         self._bar: TaskID | None = None
         self._drawn = 0.0
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[counts]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+        name = Column("task", ratio=1, no_wrap=True, overflow="ellipsis")
+        self._progress = _BarTable(
+            TextColumn("{task.description}", markup=False, table_column=name),
+            BarColumn(bar_width=12),
+            *(_count_column(count) for count in COUNTS),
+            _TimeColumn(table_column=Column("", min_width=12)),
             console=console,
+            expand=True,
         )
 
     def __enter__(self) -> Self:
@@ -106,7 +131,8 @@ class Bars:
     @hookimpl
     def task_started(self, task: TaskInfo) -> None:
         """See `ObserverHooks`."""
-        self._bar = self._progress.add_task(f"{task.order} {one_line(task.name)}", total=None, counts="")
+        none = dict.fromkeys(COUNTS, "")
+        self._bar = self._progress.add_task(f"{task.order} {one_line(task.name)}", total=None, counts=none)
 
     @hookimpl
     def unit_changed(self, event: UnitEvent) -> None:
@@ -124,8 +150,11 @@ class Bars:
     def _draw(self) -> None:
         self._drawn = time.monotonic()
         if self._bar is not None:
-            counts = self._counts
-            self._progress.update(self._bar, total=counts.total, completed=counts.ended, counts=counts.text)
+            now = self._counts.now
+            numbers = {name: str(number) for name, number in now.items()}
+            numbers["failed"] = f"[red]{now['failed']}[/red]" if now["failed"] else "0"
+            ended = now["done"] + now["failed"]
+            self._progress.update(self._bar, total=self._counts.total, completed=ended, counts=numbers)
 
 
 class Lines:
@@ -159,7 +188,8 @@ class Lines:
             if self._failures <= _SHOWN_FAILURES:
                 self._print(f"{_title(task)}: unit {event.unit.label} failed: {event.outcome.cause}")
         if time.monotonic() - self._printed > _LINE_EVERY_S:
-            self._print(f"{_title(task)}: {self._counts.text}")
+            now = ", ".join(f"{number} {name}" for name, number in self._counts.now.items())
+            self._print(f"{_title(task)}: {now}")
 
     @hookimpl
     def task_ended(self, task: TaskInfo, report: TaskReport) -> None:
