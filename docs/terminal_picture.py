@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 SESSION = "terminal-picture"
-DEADLINE_S = 600
+DEADLINE_S = 120
 
 
 def tmux(*arguments: str) -> str:

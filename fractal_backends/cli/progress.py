@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +16,6 @@ from ..hooks import hookimpl
 from ..interface import Cause, TaskInfo, TaskReport, UnitEvent, UnitState
 
 COUNTS = ("done", "failed", "running", "left")
-_REDRAW_S = 0.1
 _LINE_EVERY_S = 10.0
 _SHOWN_FAILURES = 5
 
@@ -93,10 +92,15 @@ def _count_column(name: str) -> TextColumn:
 
 
 class _BarTable(Progress):
-    """Bars with a heading."""
+    """Bars with a heading, that ask for news whenever they are drawn."""
+
+    def __init__(self, *columns: ProgressColumn, console: Console, update: Callable[[], None]) -> None:
+        self._ask = update
+        super().__init__(*columns, console=console, expand=True)
 
     def make_tasks_table(self, tasks: Iterable[BarTask]) -> Table:
         """See `Progress`."""
+        self._ask()
         table = super().make_tasks_table(tasks)
         table.show_header = bool(table.row_count)
         return table
@@ -108,7 +112,6 @@ class Bars:
     def __init__(self, console: Console, counts: Counts) -> None:
         self._counts = counts
         self._bar: TaskID | None = None
-        self._drawn = 0.0
         name = Column("task", ratio=1, no_wrap=True, overflow="ellipsis")
         self._progress = _BarTable(
             TextColumn("{task.description}", markup=False, table_column=name),
@@ -116,7 +119,7 @@ class Bars:
             *(_count_column(count) for count in COUNTS),
             _TimeColumn(table_column=Column("", min_width=12)),
             console=console,
-            expand=True,
+            update=self._update,
         )
 
     def __enter__(self) -> Self:
@@ -135,21 +138,14 @@ class Bars:
         self._bar = self._progress.add_task(f"{task.order} {one_line(task.name)}", total=None, counts=none)
 
     @hookimpl
-    def unit_changed(self, event: UnitEvent) -> None:
-        """See `ObserverHooks`."""
-        if time.monotonic() - self._drawn > _REDRAW_S:
-            self._draw()
-
-    @hookimpl
     def task_ended(self, report: TaskReport) -> None:
         """See `ObserverHooks`."""
-        self._draw()
+        self._update()
         if self._bar is not None and report.units == 0:
             self._progress.update(self._bar, total=1, completed=1)
 
-    def _draw(self) -> None:
-        self._drawn = time.monotonic()
-        if self._bar is not None:
+    def _update(self) -> None:
+        if self._bar is not None and self._counts.total:
             now = self._counts.now
             numbers = {name: str(number) for name, number in now.items()}
             numbers["failed"] = f"[red]{now['failed']}[/red]" if now["failed"] else "0"
