@@ -6,6 +6,7 @@ Servers and command lines talk to `StandardBackend`. Authors write a `UnitExecut
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypedDict, runt
 
 if TYPE_CHECKING:
     from .options import Options
+
+    RunLogger = logging.LoggerAdapter[logging.Logger]
+else:
+    RunLogger = logging.LoggerAdapter
+
+RUN_ID = "fractal_run"
+"""The attribute of log records that says which run they belong to."""
 
 INTERFACE_VERSION = 1
 """The version of this interface; a backend says which one it was written for."""
@@ -75,6 +83,11 @@ class RunInfo:
     slurm_user: str | None = None
     slurm_account: str | None = None
     worker_init: str | None = None
+
+    @property
+    def logger(self) -> RunLogger:
+        """The logger named `logger_name`; what it says goes to the `workflow.log` of this run alone."""
+        return RunLogger(logging.getLogger(self.logger_name), {RUN_ID: self.id})
 
 
 @dataclass(frozen=True)

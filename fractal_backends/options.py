@@ -7,6 +7,7 @@ hold keys of other backends, which are left alone; anywhere else an unknown key 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ def _parse_memory(value: Any) -> Any:
     match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return value
-    return max(1, round(int(match[1]) * _MB[(match[2] or "m").lower()]))
+    return math.ceil(int(match[1]) * _MB[(match[2] or "m").lower()])
 
 
 StrictPositiveInt = Annotated[PositiveInt, Strict()]

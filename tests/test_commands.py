@@ -60,14 +60,14 @@ def test_the_command_is_run_without_a_shell(tmp_path: Path) -> None:
     assert json.loads(seen.read_text())[:-4] == ["~", "A=1", "%HOME%", "^", "@", "-"]
 
 
-@pytest.mark.parametrize("character", FORBIDDEN)
-def test_a_shells_metacharacters_in_a_command_are_refused(tmp_path: Path, character: str) -> None:
+def test_a_shells_metacharacters_in_a_command_are_refused(tmp_path: Path) -> None:
     made = tmp_path / "made"
-    error = _error_of(tmp_path / "run", f"touch {made} '{character}'")
     expected = (
         f"Invalid command. Original error: Command must not contain any of this characters: {FORBIDDEN}"
     )
-    assert str(error).startswith(expected)
+    for number, character in enumerate(FORBIDDEN):
+        error = _error_of(tmp_path / f"run {number}", f"touch {made} '{character}'")
+        assert str(error).startswith(expected), character
     assert not made.exists()
 
 

@@ -43,57 +43,69 @@ VALUES = [
 ]
 
 
+def _selected_by_each(folder: Path, tasks: list[Json], images: list[Json]) -> list[list[str]]:
+    """The names of the images that each of the tasks gets."""
+    run(folder, tasks, images)
+    units = [f"{order}_task/{order}" for order in range(len(tasks))]
+    return [names({"zarr_url": u} for u in arguments_of(folder, unit)["zarr_urls"]) for unit in units]
+
+
 def _selected(folder: Path, images: list[Json], filters: Json | None = None, **fields: Any) -> list[str]:
     """The names of the images that a task gets."""
     run(folder, [non_parallel(**fields)], images, filters=filters)
     return names({"zarr_url": item} for item in arguments_of(folder)["zarr_urls"])
 
 
-@pytest.mark.parametrize(
-    ("types", "expected"),
-    [
-        ({}, ["plain", "flat", "deep", "both"]),
-        ({"is_3d": True}, ["deep", "both"]),
-        ({"is_3d": False}, ["plain", "flat"]),
-        ({"is_3d": True, "corrected": False}, ["deep"]),
-        ({"corrected": False}, ["plain", "flat", "deep"]),
-        ({"nobody has it": False}, ["plain", "flat", "deep", "both"]),
-    ],
-)
-@pytest.mark.parametrize("place", ["dataset", "input_types", "type_filters", "input_filters"])
-def test_a_type_that_is_missing_counts_as_false(
-    tmp_path: Path, place: str, types: Json, expected: list[str]
+BY_TYPES: list[tuple[Json, list[str]]] = [
+    ({}, ["plain", "flat", "deep", "both"]),
+    ({"is_3d": True}, ["deep", "both"]),
+    ({"is_3d": False}, ["plain", "flat"]),
+    ({"is_3d": True, "corrected": False}, ["deep"]),
+    ({"corrected": False}, ["plain", "flat", "deep"]),
+    ({"nobody has it": False}, ["plain", "flat", "deep", "both"]),
+]
+BY_VALUE: list[tuple[object, list[str]]] = [
+    (0, ["zero"]),
+    ("0", ["text-zero"]),
+    (1, ["one", "float-one"]),
+    (1.0, ["one", "float-one"]),
+    (True, ["true"]),
+    (False, ["false"]),
+    ("true", ["text"]),
+    ("", ["empty"]),
+    (0.5, ["half"]),
+    (None, names(VALUES)),
+]
+
+
+@pytest.mark.parametrize(("types", "expected"), BY_TYPES)
+def test_a_type_that_is_missing_from_an_image_counts_as_false(
+    tmp_path: Path, types: Json, expected: list[str]
 ) -> None:
-    fields: dict[str, Json] = {
-        "dataset": {"filters": {"types": types}},
-        "input_types": {"task": {"input_types": types}},
-        "type_filters": {"type_filters": types},
-        "input_filters": {"input_filters": {"types": types}},
-    }
-    assert _selected(tmp_path / "run", IMAGES, **fields[place]) == expected
+    assert _selected(tmp_path / "run", IMAGES, {"types": types}) == expected
 
 
-@pytest.mark.parametrize(
-    ("wanted", "expected"),
-    [
-        (0, ["zero"]),
-        ("0", ["text-zero"]),
-        (1, ["one", "float-one"]),
-        (1.0, ["one", "float-one"]),
-        (True, ["true"]),
-        (False, ["false"]),
-        ("true", ["text"]),
-        ("", ["empty"]),
-        (0.5, ["half"]),
-        (None, [item["zarr_url"].rpartition("/")[2] for item in VALUES]),
-    ],
-)
+@pytest.mark.parametrize("place", ["input_types", "type_filters", "input_filters"])
+def test_it_does_so_in_each_kind_of_a_tasks_filters(tmp_path: Path, place: str) -> None:
+    def fields(types: Json) -> Json:
+        if place == "input_types":
+            return {"task": {"input_types": types}}
+        return {place: {"types": types} if place == "input_filters" else types}
+
+    tasks = [non_parallel(**fields(types)) for types, _ in BY_TYPES]
+    assert _selected_by_each(tmp_path / "run", tasks, IMAGES) == [expected for _, expected in BY_TYPES]
+
+
+@pytest.mark.parametrize(("wanted", "expected"), BY_VALUE)
 def test_attributes_compare_as_json_values_and_none_is_skipped(
     tmp_path: Path, wanted: object, expected: list[str]
 ) -> None:
     assert _selected(tmp_path / "run", VALUES, {"attributes": {"value": wanted}}) == expected
-    older = {"attributes": {"value": wanted}}
-    assert _selected(tmp_path / "older", VALUES, input_filters=older) == expected
+
+
+def test_attributes_compare_as_json_values_in_the_older_style_too(tmp_path: Path) -> None:
+    tasks = [non_parallel(input_filters={"attributes": {"value": wanted}}) for wanted, _ in BY_VALUE]
+    assert _selected_by_each(tmp_path / "run", tasks, VALUES) == [expected for _, expected in BY_VALUE]
 
 
 def test_an_image_must_agree_with_every_filter(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from tests.helpers.workflows import (
     StepsByImage,
     arguments_of,
     compound,
-    dataset,
     image,
     names,
     non_parallel,
@@ -47,6 +46,16 @@ def _invalid(folder: Path, do: StepsByImage, kind: str = "non_parallel") -> str:
     assert statuses(state) == ["failed"]
     assert state["images"] == [image("a"), image("b")]
     return message
+
+
+def _all_invalid(folder: Path, outputs: list[list[Any]]) -> None:
+    """A parallel task whose units write these outputs fails with every one of them."""
+    do = {f"{number}": [output] for number, output in enumerate(outputs)}
+    with pytest.raises(JobExecutionError, match=r"^Validation of task output failed\."):
+        run(folder, [parallel(do)], list(do))
+    log = (folder / "workflow.log").read_text()
+    for number, output in enumerate(outputs):
+        assert f"Unit 0_par_{number:07d}: Validation of task output failed." in log, output
 
 
 def _one_update(**values: Any) -> Json:
@@ -85,50 +94,51 @@ NOT_OUTPUTS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["non_parallel", "converter_non_parallel", "compound", "converter_compound"])
 @pytest.mark.parametrize("what", NOT_OUTPUTS)
-def test_what_is_no_output_is_a_job_error_that_shows_it(tmp_path: Path, what: str, kind: str) -> None:
-    message = _invalid(tmp_path / "run", [["raw", NOT_OUTPUTS[what]]], kind)
+def test_what_is_no_output_is_a_job_error_that_shows_it(tmp_path: Path, what: str) -> None:
+    message = _invalid(tmp_path / "run", [["raw", NOT_OUTPUTS[what]]], "compound")
     assert f"Original data: {NOT_OUTPUTS[what][:1000]}" in message
+
+
+def test_what_is_no_output_of_an_init_is_none_of_a_task_either(tmp_path: Path) -> None:
+    _all_invalid(tmp_path / "run", [["raw", text] for text in NOT_OUTPUTS.values()])
 
 
 def test_bytes_that_are_no_text_are_a_job_error(tmp_path: Path) -> None:
     assert "Original data: " in _invalid(tmp_path / "run", [["raw_bytes", BYTES]])
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"parallelization_list": []},
-        {"image_list_updates": None},
-        {"image_list_updates": {}},
-        {"image_list_updates": ["/data/zarr/new"]},
-        {"image_list_updates": [{}]},
-        {"image_list_removals": "/data/zarr/new"},
-        {"image_list_removals": [None]},
-        {"image_list_removals": [{"zarr_url": "/data/zarr/new"}]},
-        {"filters": []},
-        {"filters": {"images": {}}},
-        {"filters": {"types": {"x": None}}},
-        {"filters": {"types": {"x": 1}}},
-        {"filters": {"attributes": {"x": [1]}}},
-        _one_update(zarr_url=1),
-        _one_update(zarr_url=None),
-        _one_update(origin=1),
-        _one_update(unknown=1),
-        _one_update(attributes=None),
-        _one_update(attributes=[]),
-        _one_update(attributes={"x": []}),
-        _one_update(attributes={"x": {}}),
-        _one_update(types=None),
-        _one_update(types={"x": 1}),
-        _one_update(types={"x": "true"}),
-        _one_update(types={"x": None}),
-    ],
-    ids=json.dumps,
-)
-def test_unknown_keys_and_wrong_types_are_a_job_error(tmp_path: Path, value: Json) -> None:
-    _invalid(tmp_path / "run", [["output", value]])
+WRONG_OUTPUTS: list[Json] = [
+    {"parallelization_list": []},
+    {"image_list_updates": None},
+    {"image_list_updates": {}},
+    {"image_list_updates": ["/data/zarr/new"]},
+    {"image_list_updates": [{}]},
+    {"image_list_removals": "/data/zarr/new"},
+    {"image_list_removals": [None]},
+    {"image_list_removals": [{"zarr_url": "/data/zarr/new"}]},
+    {"filters": []},
+    {"filters": {"images": {}}},
+    {"filters": {"types": {"x": None}}},
+    {"filters": {"types": {"x": 1}}},
+    {"filters": {"attributes": {"x": [1]}}},
+    _one_update(zarr_url=1),
+    _one_update(zarr_url=None),
+    _one_update(origin=1),
+    _one_update(unknown=1),
+    _one_update(attributes=None),
+    _one_update(attributes=[]),
+    _one_update(attributes={"x": []}),
+    _one_update(attributes={"x": {}}),
+    _one_update(types=None),
+    _one_update(types={"x": 1}),
+    _one_update(types={"x": "true"}),
+    _one_update(types={"x": None}),
+]
+
+
+def test_unknown_keys_and_wrong_types_are_a_job_error(tmp_path: Path) -> None:
+    _all_invalid(tmp_path / "run", [["output", value] for value in WRONG_OUTPUTS])
 
 
 @pytest.mark.parametrize(
@@ -178,12 +188,12 @@ def test_the_error_says_which_unit_it_was(tmp_path: Path) -> None:
     assert str(tmp_path / "run" / "0_task" / "0_par_0000001.metadiff.json") in message
 
 
-@pytest.mark.parametrize("value", [1, -1, 0, 1.5, 1e300, 2**70, True, False, "text", "", "日本\n\"'\0"])
-def test_attributes_are_scalars_and_come_back_as_they_were(tmp_path: Path, value: object) -> None:
-    images = _run_output(tmp_path / "run", _one_update(attributes={"x": value}))
-    assert images == [image("new", x=value)]
-    assert type(images[0]["attributes"]["x"]) is type(value)
-    assert saved(tmp_path / "run")["images"] == images
+def test_attributes_are_scalars_and_come_back_as_they_were(tmp_path: Path) -> None:
+    values = [1, -1, 0, 1.5, 2.0, 1e300, 2**70, True, False, "text", "", "日本\n\"'\0"]
+    attributes: Json = {f"{number}": value for number, value in enumerate(values)}
+    images = _run_output(tmp_path / "run", _one_update(attributes=attributes))
+    assert images == saved(tmp_path / "run")["images"] == [image("new", **attributes)]
+    assert [type(value) for value in images[0]["attributes"].values()] == [type(value) for value in values]
 
 
 def test_none_in_an_update_removes_the_attribute(tmp_path: Path) -> None:
@@ -206,12 +216,13 @@ URLS = [
 
 @pytest.mark.parametrize(("given", "stored"), URLS)
 def test_urls_in_an_output_are_normalised(tmp_path: Path, given: str, stored: str) -> None:
-    output = _one_update(zarr_url=given, origin=given)
-    assert _run_output(tmp_path / "new", output) == [image(stored, origin=stored)]
-    assert _run_output(tmp_path / "removed", {"image_list_removals": [given]}, (image(stored),)) == []
-    items = {"parallelization_list": [{"zarr_url": given}]}
-    run(tmp_path / "init", [step("compound", [["output", items]])])
-    assert arguments_of(tmp_path / "init", "0_task/0_par_0000000")["zarr_url"] == stored
+    make = [["output", _one_update(zarr_url=given, origin=given)]]
+    remove = [["output", {"image_list_removals": [given]}]]
+    plan = [["output", {"parallelization_list": [{"zarr_url": given}]}]]
+    result = run(tmp_path / "run", [non_parallel(make), step("compound", plan, remove)])
+    assert arguments_of(tmp_path / "run", "1_task/1")["zarr_urls"] == [stored]
+    assert arguments_of(tmp_path / "run", "1_task/1_par_0000000")["zarr_url"] == stored
+    assert result["images"] == []
 
 
 @pytest.mark.parametrize(("given", "stored"), URLS)
@@ -239,25 +250,33 @@ def test_s3_urls_lose_their_trailing_slashes(tmp_path: Path) -> None:
 BAD_URLS = ["", "a", "./a", "a/b", "~/a", "file:///a", "s3:/a", "S3://a/b", "http://a/b", " /a", "C:\\a"]
 
 
-@pytest.mark.parametrize("bad", BAD_URLS)
-def test_other_urls_are_an_error(tmp_path: Path, bad: str) -> None:
-    text = "URLs must begin with '/' or 's3://'."
-    assert text in _invalid(tmp_path / "update", [["output", _one_update(zarr_url=bad)]])
-    assert text in _invalid(tmp_path / "origin", [["output", _one_update(origin=bad)]])
-    assert text in _invalid(tmp_path / "removal", [["output", {"image_list_removals": [bad]}]])
-    for source in ({"zarr_dir": bad}, {"zarr_dir": ZARR, "images": [{"zarr_url": bad}]}):
+@pytest.mark.parametrize("place", ["zarr_url", "origin", "removal", "dataset"])
+def test_other_urls_are_an_error(tmp_path: Path, place: str) -> None:
+    if place == "dataset":
         with pytest.raises(InvalidInputError) as caught:
-            run(tmp_path / "dataset", [non_parallel()], dataset=source)
-        assert text in str(caught.value)
+            run(tmp_path, [], dataset={"zarr_dir": "a", "images": [{"zarr_url": bad} for bad in BAD_URLS]})
+        problems, what = str(caught.value), "images[{}].zarr_url"
+        assert "zarr_dir: URLs must begin with '/' or 's3://'." in problems
+    elif place == "removal":
+        problems = _invalid(tmp_path / "run", [["output", {"image_list_removals": BAD_URLS}]])
+        what = "image_list_removals[{}]"
+    else:
+        changes = [{"zarr_url": url("new"), place: bad} for bad in BAD_URLS]
+        problems = _invalid(tmp_path / "run", [["output", {"image_list_updates": changes}]])
+        what = f"image_list_updates[{{}}].{place}"
+    for index, bad in enumerate(BAD_URLS):
+        assert f"{what.format(index)}: URLs must begin with '/' or 's3://'. Got: {bad!r}" in problems
 
 
-@pytest.mark.parametrize(
-    "bad", ["/data/zarr/../a", "/..", "/data/zarr/a/..", "s3://bucket/../a", "/data/zarr/..//"]
-)
-def test_two_dots_as_a_component_of_a_url_are_an_error(tmp_path: Path, bad: str) -> None:
-    assert "'..'" in _invalid(tmp_path / "update", [["output", _one_update(zarr_url=bad)]])
-    with pytest.raises(InvalidInputError, match=r"'\.\.'"):
-        run(tmp_path / "dataset", [non_parallel()], dataset={"zarr_dir": bad})
+DOTS = ["/data/zarr/../a", "/..", "/data/zarr/a/..", "s3://bucket/../a", "/data/zarr/..//"]
+
+
+def test_two_dots_as_a_component_of_a_url_are_an_error(tmp_path: Path) -> None:
+    problems = _invalid(tmp_path / "run", [["output", {"image_list_removals": DOTS}]])
+    assert all(f"image_list_removals[{index}]: " in problems for index in range(len(DOTS)))
+    with pytest.raises(InvalidInputError) as caught:
+        run(tmp_path / "dataset", [non_parallel()], [{"zarr_url": bad} for bad in DOTS])
+    assert all(f"images[{index}].zarr_url: " in str(caught.value) for index in range(len(DOTS)))
 
 
 def test_two_spellings_of_one_image_in_a_dataset_are_an_error_that_shows_both(tmp_path: Path) -> None:

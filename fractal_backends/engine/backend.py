@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 from ..errors import FractalBackendsError
 from ..hooks import Observers
-from ..interface import BackendAttributes, RunInfo, RunResult, UnitExecutor
+from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, UnitExecutor
 from ..options import Options
 from .folder import RunFolder
 from .preparation import PreparedRun, check_arguments, prepare
 from .run import Run
-from .run_log import RunLogger, run_log
+from .run_log import run_log
 
 ResultT = TypeVar("ResultT")
 
@@ -106,7 +106,8 @@ class Backend(BackendAttributes, ABC):
     def _run(self, info: RunInfo, prepared: PreparedRun, control: _Control) -> RunResult:
         folder = RunFolder(info.workflow_dir_local)
         folder.claim()
-        with run_log(folder.path, info.logger_name, info.id) as logger:
+        with run_log(info):
+            logger = info.logger
             observers = Observers(self.observers, logger)
             logger.info("Run starts: backend %s, %d tasks", self.name, len(prepared.tasks))
             observers.notify("run_started", run=info)
@@ -114,7 +115,7 @@ class Backend(BackendAttributes, ABC):
             try:
                 with self.open(info) as executor:
                     control.attach(executor)
-                    run = Run(info, prepared, folder, executor, observers, logger, control.cancelled)
+                    run = Run(info, prepared, folder, executor, observers, control.cancelled)
                     return run.execute()
             except BaseException as raised:
                 error = raised

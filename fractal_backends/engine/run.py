@@ -31,7 +31,6 @@ from .image_list import ImageChanges, ImageList
 from .outputs import InvalidOutputError, merge_outputs, read_output, unique_items
 from .planning import TaskPlace, image_arguments, item_arguments
 from .preparation import PreparedRun, PreparedTask
-from .run_log import RunLogger
 from .verdicts import Failure, describe_failure, failure_error
 
 CACHE_DIR_VARIABLE = "FRACTAL_CACHE_DIR"
@@ -62,7 +61,6 @@ class Run:
         folder: RunFolder,
         executor: UnitExecutor,
         observers: Observers,
-        logger: RunLogger,
         cancelled: threading.Event,
     ) -> None:
         self._info = info
@@ -74,7 +72,7 @@ class Run:
         self._folder = folder
         self._executor = executor
         self._observers = observers
-        self._logger = logger
+        self._logger = info.logger
         self._cancelled = cancelled
         self._env = {CACHE_DIR_VARIABLE: info.user_cache_dir} if info.user_cache_dir else {}
 

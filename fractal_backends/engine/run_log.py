@@ -8,11 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..interface import RUN_ID, RunInfo
 from .folder import LOG_FILE
-
-RunLogger = logging.LoggerAdapter[logging.Logger]
-
-_RUN = "fractal_run"
 
 
 class _RunLogHandler(logging.FileHandler):
@@ -23,28 +20,27 @@ class _RunLogHandler(logging.FileHandler):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         super().__init__(path, encoding="utf-8")
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        self.addFilter(lambda record: getattr(record, _RUN, run_id) == run_id)
+        self.addFilter(lambda record: getattr(record, RUN_ID, run_id) == run_id)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """A log that cannot be written must not fill the terminal: the run itself will tell."""
 
 
 @contextlib.contextmanager
-def run_log(folder: Path, logger_name: str, run_id: str) -> Iterator[RunLogger]:
-    """The named logger, its records also in the run's `workflow.log` unless a handler does that already."""
-    logger = logging.getLogger(logger_name)
-    path = folder / LOG_FILE
-    adapter = RunLogger(logger, {_RUN: run_id})
+def run_log(run: RunInfo) -> Iterator[None]:
+    """The run's logger writes to the run's `workflow.log`, unless one of its handlers does that already."""
+    logger = logging.getLogger(run.logger_name)
+    path = run.workflow_dir_local / LOG_FILE
     if any(_writes_to(handler, path) for handler in logger.handlers):
-        yield adapter
+        yield
         return
     others = [other for other in logger.handlers if isinstance(other, _RunLogHandler)]
-    handler = _RunLogHandler(path, run_id, others[0].level_before if others else logger.level)
+    handler = _RunLogHandler(path, run.id, others[0].level_before if others else logger.level)
     if logger.level == logging.NOTSET:
         logger.setLevel(logging.INFO)
     logger.addHandler(handler)
     try:
-        yield adapter
+        yield
     finally:
         logger.removeHandler(handler)
         handler.close()

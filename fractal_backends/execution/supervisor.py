@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import marshal
 import os
-import signal
+import resource
 import socket
 import subprocess
 import sys
@@ -19,16 +18,30 @@ from typing import Any, Self
 
 from ..interface import Cause, Outcome, Unit
 from . import supervisor_process
-from .supervisor_process import MAX_PACKET, STOP
+from .supervisor_process import STOP, receive_message, send_message
 
-_NOT_A_COMMAND = (errno.ENOENT, errno.EACCES, errno.ENOEXEC, errno.ENOTDIR, errno.EISDIR)
+_NO_ERRNO = 0
+"""Where Python itself refuses, such as an empty name."""
+_NOT_A_COMMAND = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.ENOEXEC,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    _NO_ERRNO,
+)
+
+_SPARE_FILES = 16
+"""Left for the runner's own files."""
 
 
 class _Process:
     """One supervisor process and the channels to it."""
 
     def __init__(self) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, theirs = socket.socketpair()
         with theirs:
             self.popen = subprocess.Popen(
                 [sys.executable, "-I", "-S", supervisor_process.__file__, str(theirs.fileno())],
@@ -37,45 +50,52 @@ class _Process:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # a terminal's Ctrl-C is the runner's to handle
             )
+        self._changed = threading.Condition()
         self._free: list[socket.socket] = []
         self._all: list[socket.socket] = []
-        self.pids: set[int] = set()
-        """The commands under way."""
+        self._closed = False
 
     def take_channel(self) -> socket.socket:
-        with contextlib.suppress(IndexError):
-            return self._free.pop()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        """A channel of the caller's own; waits for one where no more files may be opened."""
+        with self._changed:
+            while self._all and not (self._closed or self._free or _may_open_files()):
+                self._changed.wait()
+            if self._closed:
+                raise ConnectionResetError
+            return self._free.pop() if self._free else self._open_channel()
+
+    def _open_channel(self) -> socket.socket:
+        ours, theirs = socket.socketpair()
         self._all.append(ours)
         with theirs:
             socket.send_fds(self._control, [b"channel"], [theirs.fileno()])
         return ours
 
     def give_back(self, channel: socket.socket) -> None:
-        self._free.append(channel)
+        with self._changed:
+            self._free.append(channel)
+            self._changed.notify()
 
     def ask_to_stop(self) -> None:
         with contextlib.suppress(OSError):
             self._control.send(STOP)
 
     def close(self) -> None:
-        """Wait for the process, see to it that nothing is left, free what belongs to it."""
+        """Wait until the process is gone, and all that it started, and free what belongs to it."""
+        with contextlib.suppress(OSError):
+            self._control.recv(1)  # closes when the supervisor is gone; its guard may have gone before
         self.popen.wait()
-        # It leaves nothing behind, unless it was itself killed: then its units are orphans.
-        orphans = {pid for pid in self.pids if _leads_a_group(pid)}
-        supervisor_process.send_signal(supervisor_process.descendants(orphans) | orphans, signal.SIGKILL)
-        for pid in orphans:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-        for channel in (self._control, *self._all):
-            channel.close()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            for channel in (self._control, *self._all):
+                channel.close()
 
 
-def _leads_a_group(pid: int) -> bool:
-    try:
-        return os.getpgid(pid) == pid
-    except ProcessLookupError:
-        return False
+def _may_open_files() -> bool:
+    """Whether another channel leaves enough of the files that this process may have open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return limit == resource.RLIM_INFINITY or len(os.listdir("/proc/self/fd")) + _SPARE_FILES <= limit
 
 
 class Supervisor:
@@ -98,20 +118,16 @@ class Supervisor:
             if self._process is None:
                 self._process = _Process()
             process = self._process
-        pid = 0
         try:
             channel = process.take_channel()
-            channel.send(_request(unit))
-            answer = _receive(channel)
+            send_message(channel, _request(unit))
+            answer = receive_message(channel)
             if answer[0] == "started":
-                pid = int(answer[1])
-                process.pids.add(pid)
-                on_start(pid)
-                answer = _receive(channel)
+                on_start(int(answer[1]))
+                answer = receive_message(channel)
             process.give_back(channel)
         except OSError as error:
             return self._no_answer(process, error)
-        process.pids.discard(pid)
         return _outcome(unit, answer)
 
     def stop(self) -> None:
@@ -124,15 +140,12 @@ class Supervisor:
             self._close(process)
 
     def _no_answer(self, process: _Process, error: OSError) -> Outcome:
-        if error.errno == errno.EMSGSIZE:
-            return Outcome(Cause.LAUNCH_FAILED, "The command and its environment are too long to be started.")
         if not isinstance(error, ConnectionError):
             return Outcome(Cause.LAUNCH_FAILED, f"Cannot reach the supervisor process: {error}.")
         self._close(process)
         if self._stopping:
             return Outcome(Cause.CANCELLED)
-        code = process.popen.returncode
-        return Outcome(Cause.LOST, f"The supervisor process that ran the unit ended (returncode={code}).")
+        return Outcome(Cause.LOST, "The supervisor process that ran the unit was ended.")
 
     def _close(self, process: _Process) -> None:
         with self._lock:
@@ -149,22 +162,12 @@ class Supervisor:
         self.stop()
 
 
-def _request(unit: Unit) -> bytes:
-    return marshal.dumps(
-        (
-            [os.fsencode(part) for part in unit.command],
-            {os.fsencode(name): os.fsencode(value) for name, value in unit.env.items()},
-            os.fsencode(unit.log_file),
-        )
+def _request(unit: Unit) -> tuple[Any, ...]:
+    return (
+        [os.fsencode(part) for part in unit.command],
+        {os.fsencode(name): os.fsencode(value) for name, value in unit.env.items()},
+        os.fsencode(unit.log_file),
     )
-
-
-def _receive(channel: socket.socket) -> tuple[Any, ...]:
-    message = channel.recv(MAX_PACKET)
-    if not message:
-        raise ConnectionResetError
-    answer: tuple[Any, ...] = marshal.loads(message)  # noqa: S302 - from our own child
-    return answer
 
 
 def _outcome(unit: Unit, answer: tuple[object, ...]) -> Outcome:

@@ -5,13 +5,14 @@ Run as a script by `supervisor.Supervisor`, on the standard library alone. Why a
 - It is its descendants' "child subreaper" (prctl(2)): whatever a unit starts stays below it, daemons
   included, and can be found and ended.
 - It sees its control socket close when the runner dies, however that happens, and then ends everything.
+  Should it be killed itself, its parent, the guard, which does nothing but wait, ends all that it leaves.
 - A child's peak memory as wait4(2) reports it is never below that of the process which started it
   (the kernel carries the high-water mark over exec); a runner may have gigabytes, this process has few MB.
 
-Protocol, in marshalled tuples, one a packet: on the control socket the runner sends channels, one for each
-thread that executes units, and at the end `STOP`. On a channel it sends `(argv, env, log_file)` and gets
-`("started", pid)`, then `("ended", wait status, wall s, cpu s, peak KB, stopped)`; or `("failed", what,
-errno)` or `("refused",)` in place of both.
+Protocol: on the control socket the runner sends channels, one for each thread that executes units, and at
+the end `STOP`; it closes when nothing is left. On a channel, in marshalled tuples behind their length, the
+runner sends `(argv, env, log_file)` and gets `("started", pid)`, then `("ended", wait status, wall s, cpu s,
+peak KB, stopped)`; or `("failed", what, errno)` or `("refused",)` in place of both.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
+from typing import Any
 
 STOP = b"stop"
-MAX_PACKET = 1 << 20
 TERM_GRACE_S = 2.0
 """How long a unit has between SIGTERM and SIGKILL."""
 KILL_DEADLINE_S = 30.0
 """Processes in uninterruptible sleep outlive SIGKILL; waiting for them has an end."""
 GROUP_DEADLINE_S = 5.0
 _POLL_S = 0.02
+_LENGTH = struct.Struct("=I")
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -69,13 +72,36 @@ def send_signal(pids: set[int], number: int) -> None:
             os.kill(pid, number)
 
 
+def send_message(channel: socket.socket, message: tuple[Any, ...]) -> None:
+    """Raises OSError where nobody is there to take it."""
+    data = marshal.dumps(message)
+    channel.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def receive_message(channel: socket.socket) -> tuple[Any, ...]:
+    """Waits for a message. Raises ConnectionError where none will come any more."""
+    (length,) = _LENGTH.unpack(_receive(channel, _LENGTH.size))
+    message: tuple[Any, ...] = marshal.loads(_receive(channel, length))  # noqa: S302 - our own process
+    return message
+
+
+def _receive(channel: socket.socket, length: int) -> bytes:
+    data = channel.recv(length)
+    while len(data) < length:
+        more = channel.recv(length - len(data))
+        if not more:
+            raise ConnectionResetError
+        data += more
+    return data
+
+
 class _Unit:
     __slots__ = ("channel", "deadline", "reply", "start")
 
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.start = time.monotonic()
-        self.reply = b""
+        self.reply: tuple[Any, ...] = ()
         self.deadline = 0.0
 
 
@@ -147,16 +173,15 @@ class SupervisorProcess:
     def _on_request(self, fd: int) -> None:
         channel = self._channels[fd]
         try:
-            message = channel.recv(MAX_PACKET)
+            request = receive_message(channel)
         except ConnectionError:
-            message = b""
-        if not message:
             self._poll.unregister(fd)
             self._channels.pop(fd).close()
-        elif self._stop_at is not None:
-            _send(channel, ("refused",))
+            return
+        if self._stop_at is not None:
+            _answer(channel, ("refused",))
         else:
-            self._start(channel, *marshal.loads(message))  # noqa: S302 - from the runner, our parent
+            self._start(channel, *request)
 
     def _start(self, channel: socket.socket, argv: list[bytes], env: dict[bytes, bytes], log: bytes) -> None:
         what = "log"
@@ -181,10 +206,10 @@ class SupervisorProcess:
             finally:
                 os.close(log_fd)
         except (OSError, ValueError) as error:
-            _send(channel, ("failed", what, getattr(error, "errno", None) or 0))
+            _answer(channel, ("failed", what, getattr(error, "errno", None) or 0))
             return
         self._units[pid] = unit
-        _send(channel, ("started", pid))
+        _answer(channel, ("started", pid))
 
     def _reap(self) -> bool:
         """Take in all that ended. Returns whether any child is left."""
@@ -205,7 +230,7 @@ class SupervisorProcess:
                 now = time.monotonic()
                 cpu = usage.ru_utime + usage.ru_stime
                 stopped = self._stop_at is not None
-                unit.reply = marshal.dumps(("ended", status, now - unit.start, cpu, usage.ru_maxrss, stopped))
+                unit.reply = ("ended", status, now - unit.start, cpu, usage.ru_maxrss, stopped)
                 unit.deadline = now + GROUP_DEADLINE_S
                 self._draining[pid] = unit
 
@@ -213,7 +238,7 @@ class SupervisorProcess:
         for pid, unit in list(self._draining.items()):
             if not _group_is_alive(pid) or time.monotonic() > unit.deadline:
                 del self._draining[pid]
-                _send(unit.channel, unit.reply)
+                _answer(unit.channel, unit.reply)
 
     def _stop(self) -> None:
         if self._stop_at is not None:
@@ -243,17 +268,39 @@ def _group_is_alive(group: int) -> bool:
     return True
 
 
-def _send(channel: socket.socket, message: tuple[str | int, ...] | bytes) -> None:
+def _answer(channel: socket.socket, message: tuple[Any, ...]) -> None:
     with contextlib.suppress(OSError):  # a runner that is gone; the control socket tells
-        channel.send(message if isinstance(message, bytes) else marshal.dumps(message))
+        send_message(channel, message)
+
+
+def _guard(supervisor: int) -> None:
+    """Wait for the supervisor, and end what it left, if anything."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    ended = False
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            ended = os.wait()[0] == supervisor or ended
+            if ended:
+                send_signal(descendants({os.getpid()}), signal.SIGKILL)
 
 
 def main() -> None:
     import ctypes  # only here: it takes a third of the start-up time
 
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
-    SupervisorProcess(socket.socket(fileno=int(sys.argv[1]))).serve()
+    def become_subreaper() -> None:
+        if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+    become_subreaper()
+    control = socket.socket(fileno=int(sys.argv[1]))
+    supervisor = os.fork()
+    if supervisor:
+        control.close()
+        _guard(supervisor)
+        return
+    become_subreaper()  # not inherited
+    SupervisorProcess(control).serve()
 
 
 if __name__ == "__main__":

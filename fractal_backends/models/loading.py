@@ -15,6 +15,7 @@ from ..errors import InvalidInputError
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SHOWN_INPUT = 100
+_SCALARS = ("bool", "int", "float", "str")
 
 
 def load(model: type[ModelT], source: Any) -> ModelT:
@@ -64,6 +65,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
             text = "is missing"
         elif detail["type"] == "value_error":
             text = detail["msg"].removeprefix("Value error, ")
+        elif detail["loc"] and detail["loc"][-1] in _SCALARS:  # one line for all members of the union
+            text = f"must be a text, a finite number, true or false (got {_short(detail)})"
         else:
             text = f"{detail['msg']} (got {_short(detail)})"
         lines[f"{where}: {text}" if where else text] = None
@@ -76,7 +79,7 @@ def _place(loc: Sequence[int | str]) -> str:
         # Members of unions and wrapping validators add names of their own, which tell the user nothing.
         if isinstance(part, int):
             text += f"[{part}]"
-        elif "[" not in part and part not in ("bool", "int", "float", "str"):
+        elif "[" not in part and part not in _SCALARS:
             text += f".{part}" if text else part
     return text
 

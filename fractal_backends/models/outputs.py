@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 
 from .images import MODEL_CONFIG, Filters, ImageUpdate
 from .urls import Url
+from .workflow import JsonObject
 
 
 class TaskOutput(BaseModel):
@@ -26,7 +25,7 @@ class ParallelizationItem(BaseModel):
     model_config = MODEL_CONFIG
 
     zarr_url: Url
-    init_args: dict[StrictStr, Any] = Field(default_factory=dict)
+    init_args: JsonObject = Field(default_factory=dict)
 
 
 class InitOutput(BaseModel):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from conftest import eventually
@@ -36,9 +37,9 @@ def started_apart(request: Json) -> Iterator[subprocess.Popen[str]]:
 
 
 def run_apart(request: Json) -> tuple[int, str]:
-    """A run in a process of its own: its exit code and what it wrote to stderr."""
+    """A run in a process of its own: its exit code, and its error's type and message."""
     with started_apart(request) as process:
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=30)
         return process.returncode, stderr
 
 
@@ -46,6 +47,15 @@ def pid_in(path: Path) -> int:
     """The process id in a file, once it is there."""
     assert eventually(path.exists), f"nobody wrote {path}"
     return int(path.read_text())
+
+
+def ended(path: Path) -> bool:
+    """Whether the process whose id is in a file has ended. If not, it is killed now."""
+    pid = pid_in(path)
+    alive = is_alive(pid)
+    if alive:
+        os.kill(pid, signal.SIGKILL)
+    return not alive
 
 
 def is_alive(pid: int) -> bool:
@@ -58,16 +68,20 @@ def is_alive(pid: int) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes that a process has started, all its threads' taken together."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
+    """The processes that a process has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, parent = stat.read_text().rpartition(") ")[2].split()[:2]
+            if int(parent) == pid and state not in "ZX":
+                found.append(int(stat.parent.name))
     return found
 
 
 def supervisors() -> list[int]:
-    """The supervisor processes of this process."""
-    return [pid for pid in children_of(os.getpid()) if "supervisor_process" in _command_line(pid)]
+    """The supervisor processes of this process; each is the child of its guard."""
+    guards = [pid for pid in children_of(os.getpid()) if "supervisor_process" in _command_line(pid)]
+    return [pid for guard in guards for pid in children_of(guard)]
 
 
 def _command_line(pid: int) -> str:

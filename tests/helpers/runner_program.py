@@ -1,6 +1,6 @@
 """Runs a workflow with the backend `local`, as the JSON file that it is given says, in a process of its own.
 
-`limits` are set (see `resource.setrlimit`) once everything is imported.
+`limits` are set (see `resource.setrlimit`) once everything is imported. An error goes to stderr, type first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from tests.helpers.workflows import run
 def main(request: dict[str, Any]) -> None:
     for name, value in request.get("limits", {}).items():
         resource.setrlimit(getattr(resource, name), (value, value))
-    run(Path(request["folder"]), request["tasks"], request["images"])
+    try:
+        run(Path(request["folder"]), request["tasks"], request["images"])
+    except Exception as error:
+        sys.exit(f"{type(error).__name__}: {error}")
 
 
 main(json.loads(Path(sys.argv[1]).read_text()))

@@ -56,6 +56,11 @@ def print_err(text: str) -> None:
     os.write(2, text.encode())
 
 
+def fill_log(kilobytes: int) -> None:
+    for _ in range(kilobytes):
+        os.write(1, b"x" * 1024)
+
+
 def print_bytes(numbers: list[int], times: int = 1) -> None:
     for _ in range(times):
         os.write(1, bytes(numbers))
@@ -95,10 +100,6 @@ def argv(path: str) -> None:
     write(path, json.dumps(sys.argv[1:]).encode())
 
 
-def environment(name: str, path: str) -> None:
-    write(path, json.dumps(os.environ.get(name)).encode())
-
-
 def copy(source: str, target: str) -> None:
     with open(source, "rb") as file:
         write(target, file.read())
@@ -131,7 +132,6 @@ def must_have_ended(path: str) -> None:
 
 def _be_a_daemon(path: str) -> None:
     signal.alarm(LIFE_S)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     pid(path)
     hang()
 
@@ -160,6 +160,17 @@ def session(path: str) -> None:
     _fork_and_wait_for(path, work)
 
 
+def stubborn(path: str) -> None:
+    """A child in a session of its own that will not go when asked to."""
+
+    def work() -> None:
+        os.setsid()
+        ignore_term()
+        _be_a_daemon(path)
+
+    _fork_and_wait_for(path, work)
+
+
 def double_fork(path: str) -> None:
     """A daemon as in the textbooks: its parent is gone."""
 
@@ -176,7 +187,6 @@ def no_environment(path: str) -> None:
     """A daemon that nothing in its environment tells to be ours."""
     code = (
         "import os, signal, sys; path = sys.argv[1]; signal.alarm(int(sys.argv[2]))\n"
-        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "open(path + '.part', 'w').write(str(os.getpid())); os.rename(path + '.part', path)\n"
         "while True: signal.pause()"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -44,7 +43,7 @@ class LocalExecutor(WindowExecutor):
 
     def __init__(self, run: RunInfo) -> None:
         super().__init__()
-        self._logger = logging.getLogger(run.logger_name)
+        self._logger = run.logger
         self._machine = this_machine()
         self._pool = FractalThreadPoolExecutor()
         self._supervisor = Supervisor()
@@ -52,7 +51,9 @@ class LocalExecutor(WindowExecutor):
     def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
         """See `UnitExecutor.run`."""
         config = cast(LocalBackendConfig, options)
-        if self._machine.exceeded_by(config.cpus_per_task, config.mem or 0):
+        if config.parallel_tasks_per_job is None and self._machine.exceeded_by(
+            config.cpus_per_task, config.mem or 0
+        ):
             self._logger.warning(
                 "Each unit of task %d asks for %d cores and %d MB; this machine has %d cores and %d MB."
                 " Such units run one at a time.",

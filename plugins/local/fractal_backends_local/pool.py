@@ -24,7 +24,7 @@ class _Lane:
     def __init__(self, ceiling: int) -> None:
         self.ceiling = ceiling
         self.waiting: deque[_Call] = deque()
-        self.threads = 0
+        self.threads: set[object] = set()
 
 
 class FractalThreadPoolExecutor(ThreadPoolExecutor):
@@ -59,10 +59,20 @@ class FractalThreadPoolExecutor(ThreadPoolExecutor):
             if lane is None:
                 lane = self._lanes[config] = _Lane(config.ceiling)
             lane.waiting.append((future, fn, args, kwargs))
-            if lane.threads < lane.ceiling:
-                lane.threads += 1
-                super().submit(self._work, lane)
+            if len(lane.threads) < lane.ceiling:
+                self._add_thread(lane)
         return future
+
+    def _add_thread(self, lane: _Lane) -> None:
+        ticket = object()
+        lane.threads.add(ticket)
+        try:
+            super().submit(self._work, lane, ticket)
+        except RuntimeError:  # the system gives no more threads; those that are there go on
+            lane.threads.remove(ticket)
+            if not lane.threads:
+                lane.waiting.pop()
+                raise
 
     def map(
         self,
@@ -101,12 +111,14 @@ class FractalThreadPoolExecutor(ThreadPoolExecutor):
                 future.set_running_or_notify_cancel()
         super().shutdown(wait=wait)
 
-    def _work(self, lane: _Lane) -> None:
+    def _work(self, lane: _Lane, ticket: object) -> None:
         """A thread's work on a lane, until nothing waits there."""
         while True:
             with self._lanes_lock:
+                if ticket not in lane.threads:
+                    return
                 if not lane.waiting:
-                    lane.threads -= 1
+                    lane.threads.remove(ticket)
                     return
                 call = lane.waiting.popleft()
             _perform(*call)
