@@ -32,15 +32,18 @@ def exit_codes() -> Iterator[None]:
         yield
     except FractalBackendsError as error:
         failed = isinstance(error, TaskExecutionError | JobExecutionError)
-        typer.secho(f"Error: {_harmless(str(error))}", fg="red", err=True)
+        _show_error(error)
         raise typer.Exit(FAILED if failed else WRONG_INPUT) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _harmless(text: str) -> str:
-    """Without what a terminal would take for orders: logs may hold anything."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+def _show_error(error: FractalBackendsError) -> None:
+    from rich.text import Text
+
+    from .terminal import harmless, make_console
+
+    make_console(stderr=True).print(Text(f"Error: {harmless(str(error))}", style="red"), soft_wrap=True)
 
 
 @app.command("list")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..interface import OPTIONAL_ARGUMENTS
 from ..registry import BackendInfo, BackendState, available_backends, get_backend_class
+from .terminal import add_row, harmless, make_console, make_table, print_json
 
 _CHECK_DEADLINE_S = 60
-_WIDTH_OF_FILES = 120
 _CHECK = """
 import json, sys
 from fractal_backends.registry import get_backend_class
@@ -27,37 +27,8 @@ try:
     reason = None
 except Exception as error:
     reason = str(error)
-print("\\n" + json.dumps({"reason": reason}), flush=True)
+print("\\nfractal-check:" + json.dumps({"reason": reason}), flush=True)
 """
-
-
-def print_json(value: Any) -> None:
-    """JSON on stdout, as it is."""
-    print(json.dumps(value, indent=2))
-
-
-def make_console(*, stderr: bool = False) -> Console:
-    """A console as wide as the terminal, or wide enough for tables where there is none."""
-    console = Console(stderr=stderr)
-    if not console.is_terminal:
-        console.width = max(console.width, _WIDTH_OF_FILES)
-    return console
-
-
-def make_table(title: str, *columns: str) -> Table:
-    """A table in the style of all tables here; columns that end in `>` are numbers."""
-    heading = Text(title) if title else None
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        number = column.endswith(">")
-        justify: Any = "right" if number else "left"
-        table.add_column(column.rstrip(">"), justify=justify, overflow="fold", no_wrap=number)
-    return table
-
-
-def add_row(table: Table, *cells: Any) -> None:
-    """A row of plain text: nothing in it is taken for markup."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
 
 
 def show_backends(*, check: bool, as_json: bool) -> bool:
@@ -74,14 +45,15 @@ def show_backends(*, check: bool, as_json: bool) -> bool:
         print("No backend is installed. To get the one for this machine: pip install fractal-backends-local")
     else:
         titles = ("Name", "Distribution", "Version", "State", *(("Check",) if check else ()))
-        table = make_table("", *titles)
+        table = make_table(*titles)
         for row in rows:
             cells = [row["name"], row["distribution"], row["version"], row["state"]]
             add_row(table, *cells, *([_styled(row["check"], row["check"] == "ok")] if check else []))
-        make_console().print(table)
+        console = make_console()
+        console.print(table)
         for row in rows:
             if row.get("why"):
-                print(f"{row['name']}: {row['why']}")
+                console.print(Text(harmless(f"{row['name']}: {row['why']}")), soft_wrap=True)
     return not any(reasons.values())
 
 
@@ -97,13 +69,20 @@ def _check_all(backends: Sequence[BackendInfo]) -> dict[int, str | None]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,
         )
         for i, info in enumerate(backends)
         if info.state is not BackendState.MALFORMED or info.name != "?"
     }
     reasons: dict[int, str | None] = {i: info.entry_point for i, info in enumerate(backends)}
-    for i, process in processes.items():
-        reasons[i] = _verdict(process)
+    try:
+        for i, process in processes.items():
+            reasons[i] = _verdict(process)
+    finally:
+        for process in processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     return reasons
 
 
@@ -115,7 +94,8 @@ def _verdict(process: subprocess.Popen[bytes]) -> str | None:
         process.communicate()
         return f"it did not load within {_CHECK_DEADLINE_S} s"
     try:
-        reason: str | None = json.loads(output.splitlines()[-1])["reason"]
+        answer = output.decode(errors="replace").rpartition("\nfractal-check:")[2].splitlines()[0]
+        reason: str | None = json.loads(answer)["reason"]
     except (IndexError, ValueError, TypeError, KeyError):
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         return f"loading it ended the process (returncode={process.returncode}) {last}".rstrip()
@@ -168,7 +148,7 @@ def show_backend(name: str, *, as_json: bool) -> None:
         return
     console = make_console()
     console.print(Text(f"{name}: {about['description']}".rstrip(": "), style="bold"))
-    lines = make_table("", "", "")
+    lines = make_table("", "")
     lines.show_header = False
     add_row(lines, "distribution", f"{about['distribution']} {about['version']}")
     add_row(lines, "interface version", about["interface_version"])
@@ -178,11 +158,13 @@ def show_backend(name: str, *, as_json: bool) -> None:
     variable = about["config_file_variable"]
     add_row(lines, "configuration file", f"named by {variable}" if variable else "none")
     console.print(lines)
-    options = make_table("Options", "Name", "Type", "Default", "Meaning")
+    options = make_table("Name", "Type", "Default", "Meaning")
     for key, option in about["options"].items():
         default = "not set" if option["default"] is None else json.dumps(option["default"])
         add_row(options, key, option["type"], default, " ".join(option["description"].split()))
-    console.print(options if about["options"] else "It has no options.")
+    console.print(Text("Options" if about["options"] else "It has no options.", style="italic"))
+    if about["options"]:
+        console.print(options)
 
 
 def show_tasks(environments: Sequence[str], *, as_json: bool) -> None:
@@ -195,15 +177,16 @@ def show_tasks(environments: Sequence[str], *, as_json: bool) -> None:
         return
     console = make_console()
     for environment in found:
-        table = make_table(
-            environment.interpreter, "Package", "Version", "Task", "Type", "Input types", "Output types"
-        )
+        table = make_table("Package", "Version", "Task", "Type", "Input types", "Output types")
         for task in environment.tasks:
             types = (_types(task.task.input_types), _types(task.task.output_types))
             add_row(table, task.pkg_name, task.version or "?", task.task.name, task.task.type, *types)
-        console.print(table if environment.tasks else f"{environment.interpreter}: no Fractal tasks")
+        none = "" if environment.tasks else ": no Fractal tasks"
+        console.print(Text(environment.interpreter + none), soft_wrap=True)
+        if environment.tasks:
+            console.print(table)
         for problem in environment.problems:
-            console.print(Text(f"{problem.pkg_name}: {problem.text}", style="red"))
+            console.print(Text(f"{problem.pkg_name}: {problem.text}", style="red"), soft_wrap=True)
 
 
 def _types(types: dict[str, bool]) -> str:

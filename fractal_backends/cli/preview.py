@@ -18,8 +18,7 @@ from ..engine.planning import TaskPlace, image_arguments
 from ..engine.preparation import PreparedRun, PreparedTask
 from ..models import Dataset
 from ..options import foreign_keys
-from .listing import add_row, make_console, make_table
-from .progress import one_line
+from .terminal import add_row, make_console, make_table, one_line
 
 _Call = tuple[tuple[str, ...], dict[str, Any]]
 
@@ -33,7 +32,7 @@ def show_preview(backend: Backend, prepared: PreparedRun) -> None:
     Raises TaskExecutionError or JobExecutionError for what would end the first task before its first unit.
     """
     console = make_console()
-    table = make_table("Tasks", "", "Name", "Type", "Options", "Meta that the backend ignores")
+    table = make_table("", "Task", "Type", "Options", "Meta that the backend ignores")
     for task in prepared.tasks:
         kind = task.workflow_task.task
         names = (one_line(kind.name), kind.type)
@@ -82,7 +81,7 @@ def _show_first_units(console: Console, prepared: PreparedRun) -> None:
     for command, values in islice(arguments, _SHOWN_UNITS):
         text = json.dumps(values)
         text = text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
-        line = f"{shlex.join(command)} --args-json … --out-json …\n  arguments: {text}"
+        line = f"{one_line(shlex.join(command))} --args-json … --out-json …\n  arguments: {text}"
         console.print(Text(line), soft_wrap=True)
     if units > _SHOWN_UNITS:
         console.print(f"and {units - _SHOWN_UNITS} more")

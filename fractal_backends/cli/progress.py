@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ..hooks import hookimpl
 from ..interface import Cause, TaskInfo, TaskReport, UnitEvent, UnitState
+from .terminal import one_line
 
 COUNTS = ("done", "failed", "running", "left")
 _LINE_EVERY_S = 10.0
@@ -101,6 +102,9 @@ class _BarTable(Progress):
     def make_tasks_table(self, tasks: Iterable[BarTask]) -> Table:
         """See `Progress`."""
         self._ask()
+        tasks = list(tasks)
+        if hasattr(self, "live") and self.live.is_started:
+            tasks = tasks[-(self.console.height - 2) :]
         table = super().make_tasks_table(tasks)
         table.show_header = bool(table.row_count)
         return table
@@ -202,11 +206,7 @@ def _title(task: TaskInfo) -> str:
     return f"Task {task.order} {one_line(task.name)}"
 
 
-def one_line(text: str) -> str:
-    """Text that keeps to its line, and leaves the terminal as it is."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def make_display(console: Console, counts: Counts) -> Bars | Lines:
     """Bars where someone looks, lines where something reads."""
-    return Bars(console, counts) if console.is_terminal else Lines(console, counts)
+    bars = console.is_terminal and not console.is_dumb_terminal
+    return Bars(console, counts) if bars else Lines(console, counts)

@@ -19,15 +19,16 @@ from ..engine.backend import Backend
 from ..engine.folder import HISTORY_FILE, LOG_FILE, save_dataset
 from ..errors import FractalBackendsError, InvalidInputError
 from ..models import Dataset, Workflow, load, read_json, task_slug
-from ..registry import get_backend
+from ..registry import get_backend, get_backend_class
 from .arguments import check_arguments
-from .listing import add_row, make_console, make_table
 from .overrides import apply_overrides, parse_options
 from .preview import show_preview
-from .progress import Counts, make_display, one_line
+from .progress import Counts, make_display
 from .resolve import resolve_workflow
+from .terminal import add_row, make_console, make_table, one_line
 
 DATASET_FILE = "dataset.json"
+_WIDTH_OF_TABLE = 76
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -57,8 +58,7 @@ def run_workflow(request: RunRequest) -> bool:
     console = make_console(stderr=True)
     counts = Counts()
     display = make_display(console, counts)
-    options = parse_options(request.options)
-    backend = get_backend(request.backend, options=options, observers=[counts, display])
+    backend = _make_backend(request, [counts, display])
     workflow = load_workflow(request)
     run_dir = (request.run_dir or _default_run_dir(workflow)).absolute()
     dataset = _load_dataset(request, run_dir)
@@ -85,6 +85,15 @@ def run_workflow(request: RunRequest) -> bool:
     if error is not None:
         raise error
     return interrupted
+
+
+def _make_backend(request: RunRequest, observers: list[object]) -> Any:
+    options = parse_options(request.options)
+    if not issubclass(get_backend_class(request.backend), Backend):
+        return get_backend(request.backend, options=options)  # it need not know of observers
+    backend = get_backend(request.backend, options=options, observers=observers)
+    backend.options_source = "--option"
+    return backend
 
 
 def load_workflow(request: RunRequest) -> Workflow:
@@ -115,7 +124,7 @@ def _load_dataset(request: RunRequest, run_dir: Path) -> Dataset:
 
 
 def _default_run_dir(workflow: Workflow) -> Path:
-    name = re.sub("_+", "-", task_slug(workflow.name or "workflow")).strip("-") or "workflow"
+    name = re.sub(r"[\W_]+", "-", task_slug(workflow.name or "workflow")).strip("-") or "workflow"
     return Path("runs") / f"{name[:80]}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
@@ -140,8 +149,8 @@ def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:
         task = asyncio.ensure_future(run)
 
         def stop() -> None:
-            console.print("Interrupted: ending what runs…")
             task.cancel()
+            console.print("Interrupted: ending what runs…")
 
         for number in _SIGNALS:
             if signal.getsignal(number) is signal.SIG_IGN:
@@ -154,20 +163,23 @@ def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:
 
 def _show_end(counts: Counts, run_dir: Path, dataset: Dataset, *, interrupted: bool, failed: bool) -> None:
     console = make_console()
-    titles = ("", "Task", "State", "Units>", "Failed>", "Time>", "Peak memory>", "New images>")
-    table = make_table("", *titles)
+    titles = ["", "Task", "State", "Units>", "Failed>", "Time>", "Peak memory>", "New images>"]
+    titles = titles if console.width >= _WIDTH_OF_TABLE else titles[:-2]
+    table = make_table(*titles)
     for task, report in counts.reports:
         state = Text(report.status, style="green" if report.status == "done" else "red")
         peak = "" if report.peak_mb is None else f"{report.peak_mb:,.0f} MB"
         numbers = (report.units, report.failed, f"{report.wall_s:.1f} s", peak, report.images_new)
-        add_row(table, task.order, one_line(task.name), state, *numbers)
-    console.print(table)
+        add_row(table, *(task.order, one_line(task.name), state, *numbers)[: len(titles)])
+    if counts.reports:
+        console.print(table)
     for title, place in (
         ("Images", dataset.zarr_dir),
         ("Run folder", run_dir),
         ("Log", run_dir / LOG_FILE),
-        ("Dataset", f"{run_dir / DATASET_FILE}  (for the next run: --dataset)"),
+        ("Dataset", run_dir / DATASET_FILE),
     ):
-        console.print(Text(f"{title:<11}{place}"), soft_wrap=True)
+        if isinstance(place, str) or place.exists():
+            console.print(Text(f"{title:<11}{place}"), soft_wrap=True)
     if interrupted or failed:
         console.print("What had finished is saved.")

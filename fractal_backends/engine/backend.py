@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import FractalBackendsError
+from ..errors import FractalBackendsError, JobExecutionError
 from ..hooks import Observers
 from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, UnitExecutor
-from ..options import Options
+from ..options import Options, Source
 from .folder import RunFolder
 from .preparation import PreparedRun, check_arguments, prepare
 from .run import Run
@@ -31,6 +31,8 @@ class Backend(BackendAttributes, ABC):
     """
 
     options_model = Options
+    options_source = "the backend's options"
+    """What error messages call the place where `options` came from."""
 
     def __init__(self, options: Mapping[str, Any] | None = None, observers: Iterable[object] = ()) -> None:
         self.options = dict(options or {})
@@ -96,12 +98,22 @@ class Backend(BackendAttributes, ABC):
         """Validate the input of a run, as `process_workflow` does. Raises InvalidInputError."""
         return prepare(
             type(self),
-            self.options,
+            Source(self.options_source, self.options),
             workflow=workflow,
             dataset=dataset,
             first_task_index=first_task_index,
             last_task_index=last_task_index,
         )
+
+    def _open(self, info: RunInfo) -> UnitExecutor:
+        try:
+            return self.open(info)
+        except FractalBackendsError:
+            raise
+        except Exception as error:
+            raise JobExecutionError(
+                f"Backend {self.name!r} cannot start: {type(error).__name__}: {error}"
+            ) from error
 
     def _run(self, info: RunInfo, prepared: PreparedRun, control: _Control) -> RunResult:
         folder = RunFolder(info.workflow_dir_local)
@@ -113,7 +125,7 @@ class Backend(BackendAttributes, ABC):
             observers.notify("run_started", run=info)
             error: BaseException | None = None
             try:
-                with self.open(info) as executor:
+                with self._open(info) as executor:
                     control.attach(executor)
                     run = Run(info, prepared, folder, executor, observers, control.cancelled)
                     return run.execute()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ class PreparedRun:
 
 def prepare(
     backend: type[BackendAttributes],
-    options: Mapping[str, Any],
+    options: Source,
     *,
     workflow: Any,
     dataset: Any,
@@ -54,7 +53,7 @@ def prepare(
         problems = [f"{error.what}: {problem}" for error in errors for problem in error.problems or [""]]
         raise InvalidInputError("The workflow and the dataset are not valid", problems)
     indices = task_range(len(valid_workflow.task_list), first_task_index, last_task_index)
-    sources = [*config_file_source(backend), Source("the backend's options", options)]
+    sources = [*config_file_source(backend), options]
     tasks = _with_options(backend.options_model, valid_workflow, indices, sources)
     return PreparedRun(tasks, valid_dataset)
 

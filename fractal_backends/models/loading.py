@@ -39,7 +39,7 @@ def load(model: type[ModelT], source: Any) -> ModelT:
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises InvalidInputError that says where it stops being JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InvalidInputError(f"Cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -50,6 +50,8 @@ def read_json(path: Path) -> Any:
         raise InvalidInputError(
             f"{path} is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
+    except ValueError as error:
+        raise InvalidInputError(f"{path} cannot be read: {error}") from None
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
