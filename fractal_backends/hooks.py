@@ -68,4 +68,5 @@ class Observers:
             try:
                 implementation.function(*(arguments[name] for name in implementation.argnames))
             except Exception:
-                self._logger.exception("Observer %s failed in %s", implementation.plugin_name, hook)
+                name = type(implementation.plugin).__name__
+                self._logger.exception("Observer %s failed in %s", name, hook)

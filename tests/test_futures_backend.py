@@ -154,8 +154,10 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
     (tmp_path / "lab" / "end").touch()
 
 
-def _parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+def _own_child_above(pid: int) -> int:
+    """The process that this one started and that the given one descends from."""
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    return pid if parent == os.getpid() else _own_child_above(parent)
 
 
 def _alive(pid: int) -> bool:
@@ -268,8 +270,7 @@ def test_what_had_ended_before_a_cancellation_is_kept(lab: Lab, backend: type[Fu
 def test_units_of_a_killed_worker_are_lost(lab: Lab) -> None:
     run = lab.in_thread(ProcessesBackend(), lab.task(STAY), images=5)
     assert lab.at_work(2)
-    supervisor = lab.pids()["0"][1]
-    os.kill(_parent(supervisor), signal.SIGKILL)
+    os.kill(_own_child_above(lab.pids()["0"][0]), signal.SIGKILL)
     with pytest.raises(JobExecutionError, match=r"lost\. BrokenProcessPool(?s:.*)5 of 5 units failed"):
         run.result(DEADLINE_S)
     assert set(lab.observer.causes) <= {Cause.LOST, Cause.LAUNCH_FAILED}

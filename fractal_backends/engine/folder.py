@@ -100,10 +100,13 @@ def reporting_disk_errors() -> Iterator[None]:
 
 
 def write_new(path: str, data: bytes) -> None:
-    """Write a file that must not exist, private to its owner. Raises OSError, with the path in it."""
+    """Write a new file, private to its owner, whole or not at all. Raises OSError, with the path in it."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         _write_all(fd, data, path)
+    except OSError:
+        os.unlink(path)
+        raise
     finally:
         os.close(fd)
 

@@ -76,32 +76,29 @@ def merge_outputs(outputs: Iterable[TaskOutput]) -> MergedOutput:
     """
     updates: dict[str, ImageUpdate] = {}
     removals: dict[str, None] = {}
-    repeated: dict[str, None] = {}
+    conflicting: dict[str, set[Hashable]] = {}
     merged = MergedOutput()
     for output in outputs:
         for update in output.image_list_updates:
             known = updates.setdefault(update.zarr_url, update)
-            if known is not update and not _same_update(known, update):
-                repeated[update.zarr_url] = None
+            if known is not update and _key(known) != _key(update):
+                conflicting.setdefault(update.zarr_url, set()).add(_key(update))
         removals.update(dict.fromkeys(output.image_list_removals))
         merged.filters = _agreed_filters(merged.filters, output.filters)
-    repeated.update(dict.fromkeys(url for url in removals if url in updates))
+    repeated = {**conflicting, **dict.fromkeys(url for url in removals if url in updates)}
     if repeated:
+        count = len(updates) + sum(map(len, conflicting.values()))
         shown = "\n".join(f"  {url}" for url in repeated)
         raise JobExecutionError(
-            f"TaskOutput ({len(updates)} image_list_updates and {len(removals)} image_list_removals)"
+            f"TaskOutput ({count} image_list_updates and {len(removals)} image_list_removals)"
             f" has non-unique zarr_urls:\n{shown}"
         )
     merged.updates, merged.removals = list(updates.values()), list(removals)
     return merged
 
 
-def _same_update(left: ImageUpdate, right: ImageUpdate) -> bool:
-    return (
-        left.origin == right.origin
-        and left.types == right.types
-        and json_key(left.attributes) == json_key(right.attributes)
-    )
+def _key(update: ImageUpdate) -> Hashable:
+    return (update.origin, json_key(update.attributes), json_key(update.types))
 
 
 def _agreed_filters(known: Filters | None, other: Filters | None) -> Filters | None:

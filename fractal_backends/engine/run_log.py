@@ -25,6 +25,11 @@ class _RunLogHandler(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """A log that cannot be written must not fill the terminal: the run itself will tell."""
 
+    def close(self) -> None:
+        """Close the file, also on a disk that has no room for what is left to write."""
+        with contextlib.suppress(OSError):
+            super().close()
+
 
 @contextlib.contextmanager
 def run_log(run: RunInfo) -> Iterator[None]:

@@ -101,8 +101,9 @@ class FuturesExecutor(WindowExecutor):
 
     def submit(self, unit: Unit, options: Options) -> Future[Outcome]:
         """See `WindowExecutor.submit`."""
+        # Not with the lock held: a pool that breaks calls `_forget` with locks of its own held.
+        future = self._pool.submit(execute_unit, unit, str(self._stop_file))
         with self._lock:
-            future = self._pool.submit(execute_unit, unit, str(self._stop_file))
             self._futures.add(future)
         future.add_done_callback(self._forget)
         return future
@@ -114,10 +115,9 @@ class FuturesExecutor(WindowExecutor):
     def cancel(self) -> None:
         """See `UnitExecutor.cancel`."""
         super().cancel()
+        self._stop_file.touch(mode=0o600)  # first, so that what is submitted meanwhile finds it
         with self._lock:
             futures = list(self._futures)
-        if futures:
-            self._stop_file.touch(mode=0o600)
         for future in futures:
             future.cancel()
         wait(futures)
@@ -136,6 +136,8 @@ class FuturesExecutor(WindowExecutor):
 def execute_unit(unit: Unit, stop_file: str) -> Outcome:
     """Run one unit to its end; end it when the stop file appears. What a pool's worker is asked to do."""
     path = Path(stop_file)
+    if path.exists():
+        return Outcome(Cause.CANCELLED)
     ended = threading.Event()
     with Supervisor() as supervisor:
 

@@ -59,7 +59,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
     lines: dict[str, None] = {}
     for detail in error.errors(include_url=False):
         where = _place(detail["loc"])
-        if detail["type"] == "extra_forbidden":
+        if detail["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             names = _field_names(model, detail["loc"][:-1])
             hint = f"; the keys here are {', '.join(names)}" if names else ""
             text = f"unknown key{hint}"

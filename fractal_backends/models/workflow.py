@@ -8,7 +8,16 @@ import string
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    StrictInt,
+    StrictStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from .images import MODEL_CONFIG, Filters, Types
 
@@ -89,10 +98,10 @@ class Task(BaseModel):
     model_config = MODEL_CONFIG
 
     name: Annotated[StrictStr, AfterValidator(_check_name)]
-    type: TaskType
-    """Where it is not given, it follows from the commands; a converter must say so."""
     command_non_parallel: StrictStr | None = None
     command_parallel: StrictStr | None = None
+    type: TaskType = Field(default=None, validate_default=True)
+    """Where it is not given, it follows from the commands; a converter must say so."""
     input_types: Types = Field(default_factory=dict)
     output_types: Types = Field(default_factory=dict)
     meta_non_parallel: JsonObject | None = None
@@ -102,14 +111,15 @@ class Task(BaseModel):
     version: StrictStr | None = None
     pkg_name: StrictStr | None = None
 
-    @model_validator(mode="before")
+    @field_validator("type", mode="before")
     @classmethod
-    def _infer_type(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("type") is None:
-            non_parallel, parallel = data.get("command_non_parallel"), data.get("command_parallel")
-            kind = TaskType.COMPOUND if non_parallel and parallel else TaskType.NON_PARALLEL
-            return {**data, "type": TaskType.PARALLEL if parallel and not non_parallel else kind}
-        return data
+    def _infer_type(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            return value
+        non_parallel, parallel = info.data.get("command_non_parallel"), info.data.get("command_parallel")
+        if non_parallel and parallel:
+            return TaskType.COMPOUND
+        return TaskType.PARALLEL if parallel else TaskType.NON_PARALLEL
 
     @model_validator(mode="after")
     def _check_commands(self) -> Self:
