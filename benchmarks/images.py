@@ -11,23 +11,27 @@ from typing import Any
 from measuring import Row, Settings, fresh, new_folder, script
 
 MERGED = 20_000
+ROUNDS = 2
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
 def measure(settings: Settings) -> Iterator[Row]:
     """First the engine's steps by themselves, then runs of several sizes, each in a fresh interpreter."""
     for name, seconds in fresh("merge_images.py", {"images": MERGED}).items():
-        counts = not name.startswith("validation")
-        yield Row(f"{MERGED} images, {name}", seconds, "s", 0.5 if counts else None)
+        counts = not name.startswith("validating")
+        yield Row(f"{MERGED:,} images {name}", seconds, "s", 0.5 if counts else None)
     walls = []
     for size in SIZES:
-        with new_folder(settings.folder) as folder:
-            answer = fresh("run_local.py", _request(size, folder))
+        answers = []
+        for _ in range(settings.rounds or ROUNDS):
+            with new_folder(settings.folder) as folder:
+                answers.append(fresh("run_local.py", _request(size, folder)))
+        answer = min(answers, key=lambda one: float(one["wall_s"]))
         walls.append(answer["wall_s"])
         last = size == SIZES[-1]
-        yield Row(f"{size} images, a run of two tasks", answer["wall_s"], "s", 60 if last else None)
-        yield Row(f"{size} images, peak memory", answer["peak_mb"], "MB", 3_000 if last else None)
-    yield Row("growth with the number of images", _exponent(SIZES, walls), "exponent", 1.1)
+        yield Row(f"{size:,} images, a run of two tasks", answer["wall_s"], "s", 60 if last else None)
+        yield Row(f"{size:,} images, peak memory", answer["peak_mb"], "MB", 3_000 if last else None)
+    yield Row("growth: the exponent of the number of images", _exponent(SIZES, walls), "", 1.1)
 
 
 def _request(size: int, folder: Path) -> dict[str, Any]:

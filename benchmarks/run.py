@@ -47,11 +47,11 @@ def _rows(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def _line(what: str, *cells: str) -> str:
-    return f"  {what:<46}{cells[0]:>18}{cells[1]:>14}  {cells[2]:<5}{cells[3]}".rstrip()
+    return f"  {what:<62}{cells[0]:>11}{cells[1]:>11}  {cells[2]:<5}{cells[3]}".rstrip()
 
 
 def _shown(value: float | None, unit: str) -> str:
-    return "" if value is None else f"{value:,.0f} {unit}" if value >= 1_000 else f"{value:.3g} {unit}"
+    return "" if value is None else f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
 def main() -> None:

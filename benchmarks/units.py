@@ -40,7 +40,9 @@ def measure(settings: Settings) -> Iterator[Row]:
             peaks[side] = max(peaks.get(side, 0), answer.get("peak_mb", 0))
     best = {side: min(times) for side, times in walls.items()}
     for side, times in walls.items():
-        yield Row(f"{UNITS} units, {side}", best[side], "s", note=f"median {statistics.median(times):.2f} s")
+        yield Row(
+            f"{UNITS:,} units, {side}", best[side], "s", note=f"median {statistics.median(times):.2f} s"
+        )
     bare = statistics.median(walls["a bare loop"])
     note = f"of medians {statistics.median(walls['local']) / bare:.2f}"
     yield Row("local / a bare loop", best["local"] / best["a bare loop"], "x", 1.5, note)

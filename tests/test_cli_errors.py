@@ -103,7 +103,7 @@ def check_error(place: Path, args: list[str], reasons: list[str], config: str | 
             [
                 "task_list[0].task.type: Input should be 'non_parallel', 'parallel', ",
                 "(got 'sequential')",
-                "task_list[1].type_filters.is_3D: Input should be a valid boolean",
+                "task_list[1].type_filters.is_3D: must be true or false",
                 "task_list[2]: ",
                 "nmae: unknown key",
             ],

@@ -262,7 +262,7 @@ def test_arguments_are_checked_and_all_problems_shown_together(exported: Path) -
     assert "Traceback" not in result.err
     for reason in (
         "The workflow in workflow.json is not valid",
-        "task_list[0].type_filters.x: Input should be a valid boolean",
+        "task_list[0].type_filters.x: must be true or false",
         "task_list[0] 'Threshold': args_parallel.channel: is missing",
         "args_parallel.chanel: unknown key; the nearest is 'channel'",
         "args_parallel.sigma: is -1, expected at least 0",

@@ -59,7 +59,7 @@ def main() -> None:
         text = json.dumps(output)
         begin = time.perf_counter()
         valid = TaskOutput.model_validate_json(text)
-        answer[f"validation of output, {name}"] = time.perf_counter() - begin
+        answer[f"validating: {name}"] = time.perf_counter() - begin
         image_list = ImageList(images)
         begin = time.perf_counter()
         changed, _ = image_list.updated(merge_outputs([valid]), {"processed": True}, "/data")

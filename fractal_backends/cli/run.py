@@ -167,7 +167,8 @@ def _show_end(counts: Counts, run_dir: Path, dataset: Dataset, *, interrupted: b
     titles = titles if console.width >= _WIDTH_OF_TABLE else titles[:-2]
     table = make_table(*titles)
     for task, report in counts.reports:
-        state = Text(report.status, style="green" if report.status == "done" else "red")
+        status = "interrupted" if interrupted and report.status == "failed" else report.status
+        state = Text(status, style="green" if status == "done" else "red")
         peak = "" if report.peak_mb is None else f"{report.peak_mb:,.0f} MB"
         numbers = (report.units, report.failed, f"{report.wall_s:.1f} s", peak, report.images_new)
         add_row(table, *(task.order, one_line(task.name), state, *numbers)[: len(titles)])

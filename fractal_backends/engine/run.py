@@ -160,7 +160,7 @@ class Run:
         state.outcomes.append(outcome)
         if outcome.cause is not Cause.DONE:
             state.failures.append(Failure(unit, outcome))
-            self._logger.error("Unit %s", describe_failure(state.failures[-1]))
+            self._logger.error("%s", describe_failure(state.failures[-1]))
 
     def _merge(self, state: _TaskState, outputs: Sequence[TaskOutput | None]) -> FractalBackendsError | None:
         """Take the outputs into the image list and the filters; the error that the task ends with, if any.

@@ -56,7 +56,8 @@ def failure_error(
 
 def describe_failure(failure: Failure) -> str:
     """One line on what happened to a unit."""
-    return f"{failure.unit.label}: {_headline(failure).splitlines()[0]}"
+    label = failure.unit.label
+    return f"Unit {label}: {_headline(failure).splitlines()[0].removeprefix(f'Unit {label} ')}"
 
 
 def _headline(failure: Failure) -> str:

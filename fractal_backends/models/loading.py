@@ -15,6 +15,17 @@ from ..errors import InvalidInputError
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _SHOWN_INPUT = 100
+_WORDS = {
+    "model_attributes_type": "must be an object {…}",
+    "model_type": "must be an object {…}",
+    "dict_type": "must be an object {…}",
+    "dataclass_type": "must be an object {…}",
+    "list_type": "must be a list […]",
+    "string_type": "must be a text",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+}
+"""What pydantic says in Python's terms, in those of JSON."""
 _SCALARS = ("bool", "int", "float", "str")
 
 
@@ -70,7 +81,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:
         elif detail["loc"] and detail["loc"][-1] in _SCALARS:  # one line for all members of the union
             text = f"must be a text, a finite number, true or false (got {_short(detail)})"
         else:
-            text = f"{detail['msg']} (got {_short(detail)})"
+            text = f"{_WORDS.get(detail['type'], detail['msg'])} (got {_short(detail)})"
         lines[f"{where}: {text}" if where else text] = None
     return list(lines)
 
