@@ -33,6 +33,9 @@ from tests.helpers.workflows import (
     url,
 )
 
+# A run that cannot be cancelled cannot be ended by raising an error in it either: only by ending this process.
+pytestmark = pytest.mark.timeout(60, method="thread")
+
 KINDS = ["child", "session", "double_fork", "no_environment"]
 
 
@@ -176,10 +179,10 @@ def test_units_that_ignore_the_request_to_end_are_ended_all_the_same(tmp_path: P
 
 
 def test_a_run_can_be_cancelled_at_any_moment(tmp_path: Path) -> None:
-    """Every few milliseconds of a short run."""
+    """Every millisecond of its start, when its threads have most to say to one another, and now and then later."""
 
     async def act(delay: float, folder: Path) -> None:
-        task = asyncio.ensure_future(process(folder, [parallel(), non_parallel()], "abcd"))
+        task = asyncio.ensure_future(process(folder, [at_once, non_parallel()], "abcdefgh"))
         await asyncio.sleep(delay)
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -187,8 +190,9 @@ def test_a_run_can_be_cancelled_at_any_moment(tmp_path: Path) -> None:
         assert supervisors() == []
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("fractal")]
 
-    for number in range(25):
-        asyncio.run(act(number * 0.006, tmp_path / f"{number}"))
+    at_once = parallel(task={"command_parallel": "true"}, meta_parallel={"parallel_tasks_per_job": 8})
+    for number, delay in enumerate([*range(30), *range(30, 130, 10)]):
+        asyncio.run(act(delay / 1000, tmp_path / f"{number}"))
 
 
 def test_a_run_that_is_cancelled_before_it_starts_starts_nothing(tmp_path: Path) -> None:

@@ -162,10 +162,10 @@ class SupervisorProcess:
             os.set_inheritable(fds[0], False)
             self._channels[fds[0]] = socket.socket(fileno=fds[0])
             self._poll.register(fds[0], select.POLLIN)
-            return
         if not message:
             self._poll.unregister(self._control)
-        self._asked_to_stop = True
+        if not message or STOP in message:  # what is sent right behind it may come with it
+            self._asked_to_stop = True
 
     def _ask_to_stop(self, *_: object) -> None:
         self._asked_to_stop = True
