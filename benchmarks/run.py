@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Iterator
 
@@ -14,6 +16,8 @@ import units
 from measuring import Row, Settings, new_folder, workspace
 
 BENCHMARKS = {module.__name__: module for module in (units, stragglers, images, startup, idle)}
+BUSY = 0.5
+"""Other programs' share of the machine, in cores, from which on it is said."""
 HEADINGS = ("measured", "at most", "ok", "")
 
 
@@ -56,6 +60,10 @@ def _shown(value: float | None, unit: str) -> str:
 
 def main() -> None:
     arguments = _arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # leaves no files behind
+    load = os.getloadavg()[0]
+    if load > BUSY:
+        print(f"This machine is busy (load {load:.1f}): what is compared with it busy proves little.\n")
     print(_line("", *HEADINGS))
     missed = 0
     for row in _rows(arguments):

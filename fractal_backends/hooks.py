@@ -59,10 +59,13 @@ class Observers:
         self._manager.add_hookspecs(ObserverHooks)
         for observer in observers:
             self._manager.register(observer)
+        self._any = bool(self._manager.get_plugins())
         self._logger = logger
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Tell every observer, in the order in which they were given."""
+        if not self._any:  # most servers' runs of many units
+            return
         # One by one, not through the hook caller: it would stop at the first that raises.
         for implementation in getattr(self._manager.hook, hook).get_hookimpls():
             try:

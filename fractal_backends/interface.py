@@ -176,6 +176,13 @@ class Cause(StrEnum):
     LAUNCH_FAILED = "submission failed"
     INVALID_OUTPUT = "invalid output"
 
+    @classmethod
+    def of_returncode(cls, returncode: int) -> Cause:
+        """Of a command that ended, by its return code: -9 is signal 9, as in `subprocess`."""
+        if returncode < 0:
+            return cls.KILLED
+        return cls.TASK_ERROR if returncode else cls.DONE
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -198,9 +205,10 @@ class Outcome:
     @classmethod
     def exited(cls, returncode: int) -> Outcome:
         """The verdict on a command that ended, by its return code: -9 is signal 9, as in `subprocess`."""
+        cause = Cause.of_returncode(returncode)
         if returncode < 0:
-            return cls(Cause.KILLED, signal=-returncode)
-        return cls(Cause.TASK_ERROR if returncode else Cause.DONE, exit_code=returncode)
+            return cls(cause, signal=-returncode)
+        return cls(cause, exit_code=returncode)
 
 
 class UnitState(StrEnum):

@@ -55,10 +55,9 @@ def available_backends() -> list[BackendInfo]:
     """All backends that installed distributions offer, sorted by name; imports none of them."""
     offers: dict[str, list[BackendInfo]] = {}
     for distribution in distributions():
-        found = _offers(cast(Distribution, distribution))
-        if found:
-            # What stands earlier on the path hides later copies of the same distribution, as for imports.
-            offers.setdefault(re.sub(r"[-_.]+", "-", found[0].distribution).lower(), found)
+        folder_name = _from_folder(distribution)[0]
+        if folder_name not in offers:  # what stands earlier on the path hides later copies, as for imports
+            offers[folder_name] = _offers(cast(Distribution, distribution))
     backends = [info for found in offers.values() for info in found]
     well_formed = Counter(info.name for info in backends if info.state is BackendState.INSTALLED)
     return sorted(
@@ -73,17 +72,17 @@ def available_backends() -> list[BackendInfo]:
 
 
 def _offers(distribution: Distribution) -> list[BackendInfo]:
+    """What a distribution says it offers; broken metadata is told of, and harms no other distribution."""
     try:
-        text = distribution.read_text("entry_points.txt") or ""
-        if GROUP not in text:
+        if GROUP not in (distribution.read_text("entry_points.txt") or ""):
             return []
-        name, version = distribution.name, distribution.version
-    except Exception:  # broken metadata of some distribution must not hide the backends of others
-        return []
-    try:
         found = [(entry.name, entry.value) for entry in distribution.entry_points.select(group=GROUP)]
     except Exception as error:
+        if isinstance(error, UnicodeDecodeError) and GROUP.encode() not in error.object:
+            return []
+        name, version = _identity(distribution)
         return [BackendInfo("?", name, version, f"entry_points.txt: {error}", BackendState.MALFORMED)]
+    name, version = _identity(distribution)
     return [
         BackendInfo(
             entry,
@@ -94,6 +93,21 @@ def _offers(distribution: Distribution) -> list[BackendInfo]:
         )
         for entry, value in found
     ]
+
+
+def _identity(distribution: Distribution) -> tuple[str, str]:
+    """Name and version, from the name of the metadata's folder where the metadata itself is broken."""
+    name, version = _from_folder(distribution)
+    try:
+        return distribution.metadata["Name"] or name, distribution.metadata["Version"] or version
+    except Exception:
+        return name, version
+
+
+def _from_folder(distribution: Any) -> tuple[str, str]:
+    stem = getattr(getattr(distribution, "_path", None), "stem", "")
+    name, _, version = stem.partition("-")
+    return re.sub(r"[-_.]+", "-", name).lower(), version.partition("-")[0] or "?"
 
 
 def get_backend(
@@ -115,7 +129,7 @@ def get_backend(
         given["observers"] = observers
     try:
         return loaded(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BrokenBackendError(f"{where} cannot be created: {type(error).__name__}: {error}") from error
 
 

@@ -19,6 +19,13 @@ def exported(name: str, pkg_name: str = "fractal-cells", version: str | None = "
 
 
 WORKFLOWS: dict[str, Any] = {
+    "bad-commands": {
+        "task_list": [
+            parallel(),
+            named("Measure", non_parallel(task={"command_non_parallel": "sh measure.sh > list; rm x"})),
+            named("Report", non_parallel(task={"command_non_parallel": "sh 'report.sh"})),
+        ]
+    },
     "good": {"task_list": [named("Make", non_parallel()), ITEM]},
     "unknown-keys": {"taks_list": [], "task_list": [{**ITEM, "args": {}}]},
     "no-tasks": {"task_list": []},
@@ -97,6 +104,14 @@ def check_error(place: Path, args: list[str], reasons: list[str], config: str | 
         ),
         ("w-no-tasks.json", ["the workflow has no tasks"]),
         ("w-no-command.json", ["task_list[1].task: a parallel task needs a command_parallel"]),
+        (
+            "w-bad-commands.json",
+            [
+                "task_list[1] 'Measure': Invalid command. Original error: Command must not contain any of",
+                "sh measure.sh > list; rm x",
+                "task_list[2] 'Report': Invalid command. Original error: No closing quotation",
+            ],
+        ),
         ("w-both-filters.json", ["task_list[0]: type_filters and input_filters: give one of them"]),
         (
             "w-several.json",

@@ -114,6 +114,21 @@ def test_what_a_failed_run_saved_is_a_dataset(failed: tuple[Path, Result]) -> No
     assert [entry["status"] for entry in saved["history"]] == ["done", "failed"]
 
 
+def test_a_dataset_that_cannot_be_written_hides_no_error(tmp_path: Path) -> None:
+    """No file may be larger than 8 KB: the images have room, the images and the history together have not."""
+    workflow(tmp_path, named("Measure", parallel({"7": [["exit_with", 3]], "*": []})))
+    write_json(tmp_path / "dataset.json", dataset([str(number) for number in range(110)]))
+    given = ("run", "workflow.json", "--dataset", "dataset.json", "--run-dir", "run")
+    limit = ["bash", "-c", 'ulimit -f 8; exec "$0" "$@"', sys.executable]
+    result = cli(*given, cwd=tmp_path, before=limit)
+    assert result.code == 1
+    assert "Error: Unit 0_par_0000007 ended with exit code 3." in result.err
+    assert result.rows()[2][:5] == ["0", "Measure", "failed", "110", "1"]
+    assert len(read_json(tmp_path / "run" / "images.json")) == 110
+    assert read_json(tmp_path / "run" / "dataset.json")["history"] == []
+    assert "DatasetKeeper failed" in (tmp_path / "run" / "workflow.log").read_text()
+
+
 def test_the_next_run_takes_the_images_that_are_left(failed: tuple[Path, Result]) -> None:
     folder, _ = failed
     before = snapshot(folder / "first")
@@ -358,10 +373,6 @@ def test_a_dry_run_shows_the_commands_of_the_environment(exported: Path) -> None
     ("change", "reason"),
     [
         ("0.type_filters.measured=true", "Cannot run task 'Measure' for an empty image list"),
-        (
-            "0.task.command_parallel=sh x.sh; rm y",
-            "Invalid command. Original error: Command must not contain",
-        ),
     ],
 )
 def test_a_dry_run_tells_what_would_end_the_first_task(tmp_path: Path, change: str, reason: str) -> None:
@@ -396,11 +407,6 @@ def test_what_a_workflow_holds_gives_the_terminal_no_orders(tmp_path: Path, how:
     ("task", "first_line", "more"),
     [
         (
-            non_parallel(task={"command_non_parallel": "sh make.sh > list; rm x"}),
-            "Error: Invalid command. Original error: Command must not contain any of this characters:",
-            "sh make.sh > list; rm x",
-        ),
-        (
             non_parallel(task={"command_non_parallel": "no-such-program --fast"}),
             'Error: Command "no-such-program" is not valid. Hint: make sure that it is executable.',
             "1 of 1 units failed",
@@ -417,7 +423,7 @@ def test_what_a_workflow_holds_gives_the_terminal_no_orders(tmp_path: Path, how:
             "[the last 8,000 of 20,014 bytes]",
         ),
     ],
-    ids=["shell characters", "no such command", "killed", "invalid output", "long log"],
+    ids=["no such command", "killed", "invalid output", "long log"],
 )
 def test_a_failure_is_told_by_its_cause(tmp_path: Path, task: Json, first_line: str, more: str) -> None:
     workflow(tmp_path, named("Make", task))

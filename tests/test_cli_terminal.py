@@ -209,6 +209,8 @@ def test_a_killed_command_line_leaves_no_process(tmp_path: Path) -> None:
         process.wait()
         assert eventually(lambda: not living(pids)), living(pids)
     assert read_json(tmp_path / "run" / "history.json") == []
+    saved = read_json(tmp_path / "run" / "dataset.json")  # the next run can go on from here
+    assert [each["zarr_url"].rpartition("/")[2] for each in saved["images"]] == ["a", "b"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

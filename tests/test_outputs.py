@@ -333,7 +333,13 @@ def test_an_output_with_many_mistakes_is_a_short_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_place_of_the_output_is_a_job_error(tmp_path: Path) -> None:
-    assert "Is a directory" in _invalid(tmp_path / "run", [["output_file_is_a_folder"]])
+    assert "It is not a regular file" in _invalid(tmp_path / "run", [["output_file_is_a_folder"]])
+
+
+@pytest.mark.parametrize("what", ["fifo", "endless"])
+def test_what_is_no_regular_file_in_place_of_the_output_is_a_job_error(tmp_path: Path, what: str) -> None:
+    """Reading it would wait for ever, or never end."""
+    assert "It is not a regular file" in _invalid(tmp_path / "run", [["output_file_is", what]])
 
 
 def test_other_units_outputs_count_when_one_is_not_valid(tmp_path: Path) -> None:

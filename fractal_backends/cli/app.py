@@ -15,7 +15,6 @@ FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     name="fractal-backends",
-    help="Run Fractal workflows (bio-image analysis on OME-Zarr) on any machine, through named backends.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,16 +33,36 @@ def exit_codes() -> Iterator[None]:
         failed = isinstance(error, TaskExecutionError | JobExecutionError)
         _show_error(error)
         raise typer.Exit(FAILED if failed else WRONG_INPUT) from None
+    except OSError as error:
+        _show_error(error)
+        raise typer.Exit(WRONG_INPUT) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show_error(error: FractalBackendsError) -> None:
+def _show_error(error: Exception) -> None:
     from rich.text import Text
 
     from .terminal import harmless, make_console
 
     make_console(stderr=True).print(Text(f"Error: {harmless(str(error))}", style="red"), soft_wrap=True)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib_metadata import version
+
+        print(version("fractal-backends"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Run Fractal workflows (bio-image analysis on OME-Zarr) on any machine, through named backends."""
 
 
 @app.command("list")
@@ -126,7 +145,8 @@ def run(
         typer.Option(
             "--set",
             metavar="PATH=VALUE",
-            help="Change the workflow: PATH starts with a task's index, as in 3.args_parallel.label=cells.",
+            help="Change the workflow: PATH starts with a task's index, VALUE is JSON or text,"
+            " as in 3.args_parallel.label=cells.",
         ),
     ] = None,
     no_check: Annotated[

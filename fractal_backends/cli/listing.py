@@ -104,7 +104,8 @@ def _verdict(process: subprocess.Popen[bytes]) -> str | None:
 
 def describe_backend(name: str) -> dict[str, Any]:
     """What a backend says about itself. Raises RegistryError."""
-    backend = get_backend_class(name)
+    with contextlib.redirect_stdout(sys.stderr):  # a plugin may print when it is imported
+        backend = get_backend_class(name)
     entry = next(info for info in available_backends() if info.name == name)
     model = getattr(backend, "options_model", None)
     schema = model.model_json_schema() if model else {}

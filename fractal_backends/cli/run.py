@@ -16,8 +16,11 @@ from rich.console import Console
 from rich.text import Text
 
 from ..engine.backend import Backend
-from ..engine.folder import HISTORY_FILE, LOG_FILE, save_dataset
+from ..engine.folder import LOG_FILE, save_dataset
+from ..engine.planning import split_command
 from ..errors import FractalBackendsError, InvalidInputError
+from ..hooks import hookimpl
+from ..interface import RunInfo
 from ..models import Dataset, Workflow, load, read_json, task_slug
 from ..registry import get_backend, get_backend_class
 from .arguments import check_arguments
@@ -58,10 +61,11 @@ def run_workflow(request: RunRequest) -> bool:
     console = make_console(stderr=True)
     counts = Counts()
     display = make_display(console, counts)
-    backend = _make_backend(request, [counts, display])
+    keeper = DatasetKeeper()
+    backend = _make_backend(request, [counts, display, keeper])
     workflow = load_workflow(request)
     run_dir = (request.run_dir or _default_run_dir(workflow)).absolute()
-    dataset = _load_dataset(request, run_dir)
+    dataset = keeper.dataset = _load_dataset(request, run_dir)
     if isinstance(backend, Backend):
         prepared = backend.prepare(workflow, dataset, request.first_task, request.last_task)
         if request.dry_run:
@@ -79,12 +83,27 @@ def run_workflow(request: RunRequest) -> bool:
         except FractalBackendsError as raised:
             error = raised
     if counts.reports or error is None:
-        if (run_dir / HISTORY_FILE).exists():
-            save_dataset(run_dir, dataset, run_dir / DATASET_FILE)
         _show_end(counts, run_dir, dataset, interrupted=interrupted, failed=error is not None)
     if error is not None:
         raise error
     return interrupted
+
+
+class DatasetKeeper:
+    """An observer that keeps `dataset.json` up to date: whatever ends the run, it can be gone on with."""
+
+    dataset: Dataset
+
+    @hookimpl
+    def task_started(self, run: RunInfo) -> None:
+        """See `ObserverHooks`."""
+        if not (run.workflow_dir_local / DATASET_FILE).exists():
+            self.task_ended(run)
+
+    @hookimpl
+    def task_ended(self, run: RunInfo) -> None:
+        """See `ObserverHooks`."""
+        save_dataset(run.workflow_dir_local, self.dataset, run.workflow_dir_local / DATASET_FILE)
 
 
 def _make_backend(request: RunRequest, observers: list[object]) -> Any:
@@ -109,9 +128,25 @@ def load_workflow(request: RunRequest) -> Workflow:
         workflow = load(Workflow, resolved.document)
     except InvalidInputError as error:
         problems = error.problems + problems
+    else:
+        problems += _check_commands(workflow)
     if problems:
         raise InvalidInputError(f"The workflow in {request.workflow} is not valid", problems)
     return workflow
+
+
+def _check_commands(workflow: Workflow) -> list[str]:
+    """What a run would find only when it comes to the task."""
+    problems = []
+    for order, workflow_task in enumerate(workflow.task_list):
+        task = workflow_task.task
+        for command in filter(None, (task.command_non_parallel, task.command_parallel)):
+            try:
+                split_command(command)
+            except ValueError as error:
+                text = str(error).replace("\n", " ")
+                problems.append(f"task_list[{order}] {task.name!r}: Invalid command. Original error: {text}")
+    return problems
 
 
 def _load_dataset(request: RunRequest, run_dir: Path) -> Dataset:
@@ -182,5 +217,8 @@ def _show_end(counts: Counts, run_dir: Path, dataset: Dataset, *, interrupted: b
     ):
         if isinstance(place, str) or place.exists():
             console.print(Text(f"{title:<11}{place}"), soft_wrap=True)
+    for task, report in counts.reports:
+        if report.status == "done" and report.units == 0:
+            console.print(Text(f"Task {task.order} had no images to work on."))
     if interrupted or failed:
         console.print("What had finished is saved.")

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import to_json
+
 from ..errors import JobExecutionError, RunFolderError
 from ..models import Dataset, Filters, Image, task_slug
 
@@ -71,7 +73,7 @@ class RunFolder:
         """Replace the three state files, each of them whole at any time. Raises JobExecutionError."""
         with reporting_disk_errors():
             _replace(self.path / IMAGES_FILE, _array(image.as_dict() for image in images))
-            _replace(self.path / FILTERS_FILE, [json.dumps(filters.model_dump(), indent=1) + "\n"])
+            _replace(self.path / FILTERS_FILE, [to_json(filters, indent=1) + b"\n"])
             _replace(self.path / HISTORY_FILE, _array(history))
 
 
@@ -83,8 +85,8 @@ def save_dataset(run_dir: Path, before: Dataset, path: Path) -> None:
         about["history"] = [*before.history, *json.loads(state[HISTORY_FILE].read_text())]
         about["filters"] = json.loads(state[FILTERS_FILE].read_text())
         known = {key: value for key, value in about.items() if value is not None}
-        head = json.dumps(known, indent=1)[:-2]
-        _replace(path, [head, ',\n "images": ', state[IMAGES_FILE].read_text().rstrip(), "\n}\n"])
+        head = to_json(known, indent=1)[:-2]
+        _replace(path, [head, b',\n "images": ', state[IMAGES_FILE].read_bytes().rstrip(), b"\n}\n"])
 
 
 @contextlib.contextmanager
@@ -121,27 +123,26 @@ def _write_all(fd: int, data: bytes, path: str) -> None:
         raise
 
 
-def _array(items: Iterable[Any]) -> Iterator[str]:
+def _array(items: Iterable[Any]) -> Iterator[bytes]:
     """A JSON array, an item a line, in chunks."""
-    encode = json.JSONEncoder().encode
-    lines: list[str] = []
-    separator = "[\n"
+    lines: list[bytes] = []
+    separator = b"[\n"
     for item in items:
-        lines.append(separator + encode(item))
-        separator = ",\n"
+        lines.append(separator + to_json(item))
+        separator = b",\n"
         if len(lines) >= _CHUNK:
-            yield "".join(lines)
+            yield b"".join(lines)
             lines.clear()
-    yield "".join(lines) + ("[]\n" if separator == "[\n" else "\n]\n")
+    yield b"".join(lines) + (b"[]\n" if separator == b"[\n" else b"\n]\n")
 
 
-def _replace(path: Path, chunks: Iterable[str]) -> None:
+def _replace(path: Path, chunks: Iterable[bytes]) -> None:
     temporary = f"{path}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         try:
             for chunk in chunks:
-                _write_all(fd, chunk.encode("ascii"), temporary)
+                _write_all(fd, chunk, temporary)
             os.fsync(fd)
         finally:
             os.close(fd)

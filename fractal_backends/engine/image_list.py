@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,15 +73,18 @@ class ImageList:
     def overview(self) -> dict[str, Any]:
         """The types and attributes that there are, with a few values each, for messages."""
         types: dict[str, set[bool]] = {}
-        attributes: dict[str, list[Any]] = {}
+        attributes: dict[str, dict[Hashable, Any]] = {}
         for image in self:
             for name, flag in image.types.items():
                 types.setdefault(name, set()).add(flag)
             for name, value in image.attributes.items():
-                values = attributes.setdefault(name, [])
-                if len(values) < _SHOWN_VALUES and value not in values:
-                    values.append(value)
-        return {"types": {name: sorted(flags) for name, flags in types.items()}, "attributes": attributes}
+                values = attributes.setdefault(name, {})
+                if len(values) < _SHOWN_VALUES:
+                    values[json_key(value)] = value
+        return {
+            "types": {name: sorted(flags) for name, flags in types.items()},
+            "attributes": {name: list(values.values()) for name, values in attributes.items()},
+        }
 
 
 _SHOWN_VALUES = 10
@@ -121,8 +124,10 @@ def _apply(
 def _image(url: str, origin: str | None, attributes: Mapping[str, Any], types: Mapping[str, bool]) -> Image:
     """An image of parts that were validated before: validating them again would copy them."""
     image = object.__new__(Image)
-    for name, value in zip(
-        ("zarr_url", "origin", "attributes", "types"), (url, origin, attributes, types), strict=True
-    ):
-        object.__setattr__(image, name, value)
+    for set_field, value in zip(_SET_FIELDS, (url, origin, attributes, types), strict=True):
+        set_field(image, value)
     return image
+
+
+_SET_FIELDS = tuple(vars(Image)[name].__set__ for name in ("zarr_url", "origin", "attributes", "types"))
+"""Images are frozen; this is how they are set up."""

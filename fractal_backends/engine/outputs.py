@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -28,8 +31,7 @@ def read_output(unit: Unit, model: type[OutputT]) -> OutputT:
     Raises InvalidOutputError.
     """
     try:
-        with open(unit.output_file, "rb") as file:
-            data = file.read()
+        data = _read_regular(unit.output_file)
     except FileNotFoundError:
         return model()
     except OSError as error:
@@ -40,6 +42,18 @@ def read_output(unit: Unit, model: type[OutputT]) -> OutputT:
         return model.model_validate_json(data)
     except ValidationError as error:
         raise InvalidOutputError(_invalid(unit, model, _problems(error, model), data)) from None
+
+
+def _read_regular(path: str) -> bytes:
+    """A file's content. Whatever else a task may have put there, this does not wait or read for ever."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "It is not a regular file")
+        with open(fd, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(fd)
 
 
 def _problems(error: ValidationError, model: type[BaseModel]) -> str:

@@ -91,7 +91,10 @@ def config_file_source(backend: type[BackendAttributes]) -> list[Source]:
     path = os.environ.get(variable) if variable else None
     if not path:
         return []
-    values = read_json(Path(path))
+    try:
+        values = read_json(Path(path))
+    except InvalidInputError as error:
+        raise InvalidInputError(f"The configuration file that {variable} names: {error}") from None
     if not isinstance(values, dict):
         raise InvalidInputError(f"The configuration file {path} ({variable}) must hold a JSON object")
     return [Source(f"the configuration file {path}", values)]

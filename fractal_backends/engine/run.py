@@ -139,8 +139,10 @@ class Run:
                 if event.outcome is None:
                     self._tell(state, event)
                 elif outcomes[place] is None:
-                    outcomes[place], outputs[place] = _judge(event.unit, event.outcome, model)
-                    self._tell(state, dataclasses.replace(event, outcome=outcomes[place]))
+                    verdict, outputs[place] = _judge(event.unit, event.outcome, model)
+                    outcomes[place] = verdict
+                    changed = verdict is not event.outcome
+                    self._tell(state, dataclasses.replace(event, outcome=verdict) if changed else event)
                 else:
                     self._logger.warning("Unit %s ended twice; its first end counts", event.unit.label)
         except Exception as error:
@@ -160,7 +162,8 @@ class Run:
         state.outcomes.append(outcome)
         if outcome.cause is not Cause.DONE:
             state.failures.append(Failure(unit, outcome))
-            self._logger.error("%s", describe_failure(state.failures[-1]))
+            if outcome.cause is not Cause.CANCELLED:
+                self._logger.error("%s", describe_failure(state.failures[-1]))
 
     def _merge(self, state: _TaskState, outputs: Sequence[TaskOutput | None]) -> FractalBackendsError | None:
         """Take the outputs into the image list and the filters; the error that the task ends with, if any.

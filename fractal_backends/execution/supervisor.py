@@ -17,8 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..interface import Cause, Outcome, Unit
-from . import supervisor_process
-from .supervisor_process import STOP, receive_message, send_message
+from .supervisor_process import STOP, receive_message, send_messages
 
 _NO_ERRNO = 0
 """Where Python itself refuses, such as an empty name."""
@@ -33,6 +32,11 @@ _NOT_A_COMMAND = (
     _NO_ERRNO,
 )
 
+# Imported, not run as a script, so that there is byte code of it; without its package, which takes longer.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); import supervisor_process; "
+    "supervisor_process.main(int(sys.argv[2]))"
+)
 _SPARE_FILES = 16
 """Left for the runner's own files."""
 
@@ -44,7 +48,7 @@ class _Process:
         self._control, theirs = socket.socketpair()
         with theirs:
             self.popen = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervisor_process.__file__, str(theirs.fileno())],
+                [sys.executable, "-I", "-S", "-c", _START, str(Path(__file__).parent), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
@@ -120,7 +124,7 @@ class Supervisor:
             process = self._process
         try:
             channel = process.take_channel()
-            send_message(channel, _request(unit))
+            send_messages(channel, _request(unit))
             answer = receive_message(channel)
             if answer[0] == "started":
                 on_start(int(answer[1]))
@@ -128,7 +132,10 @@ class Supervisor:
             process.give_back(channel)
         except OSError as error:
             return self._no_answer(process, error)
-        return _outcome(unit, answer)
+        outcome = _outcome(unit, answer)
+        if outcome.cause is Cause.CANCELLED and not self._stopping:
+            return replace(outcome, cause=Cause.LOST, info="The supervisor process was told to end.")
+        return outcome
 
     def stop(self) -> None:
         """End everything; when it returns nothing that was started still runs. Later units are cancelled."""
@@ -173,9 +180,10 @@ def _request(unit: Unit) -> tuple[Any, ...]:
 def _outcome(unit: Unit, answer: tuple[object, ...]) -> Outcome:
     match answer:
         case ("ended", int(status), float(wall), float(cpu), int(peak_kb), bool(stopped)):
-            outcome = Outcome.exited(os.waitstatus_to_exitcode(status))
-            cause = Cause.CANCELLED if stopped else outcome.cause
-            return replace(outcome, cause=cause, wall_s=wall, cpu_s=cpu, peak_mb=peak_kb / 1024)
+            code = os.waitstatus_to_exitcode(status)
+            cause = Cause.CANCELLED if stopped else Cause.of_returncode(code)
+            exit_code, number = (code, None) if code >= 0 else (None, -code)
+            return Outcome(cause, "", exit_code, number, wall, cpu, peak_kb / 1024)
         case ("failed", "command", int(number)) if number in _NOT_A_COMMAND:
             command = unit.task_command[0]
             return Outcome(

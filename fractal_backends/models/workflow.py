@@ -184,18 +184,18 @@ class WorkflowTask(BaseModel):
         return {**(self.task.meta_non_parallel or {}), **(self.meta_non_parallel or {})}
 
 
+def _check_tasks(tasks: list[WorkflowTask]) -> list[WorkflowTask]:
+    if not tasks:
+        raise ValueError("the workflow has no tasks")
+    return tasks
+
+
 class Workflow(BaseModel):
     """An ordered list of workflow tasks."""
 
     model_config = MODEL_CONFIG
 
-    task_list: list[WorkflowTask]
+    task_list: Annotated[list[WorkflowTask], AfterValidator(_check_tasks)]
     name: StrictStr | None = None
     description: StrictStr | None = None
     id: StrictInt | StrictStr | None = None
-
-    @model_validator(mode="after")
-    def _check_tasks(self) -> Self:
-        if not self.task_list:
-            raise ValueError("the workflow has no tasks: task_list is empty")
-        return self

@@ -127,6 +127,13 @@ def no_output_file() -> None:
     must_not_exist(OUT_FILE)
 
 
+def output_file_is(what: str) -> None:
+    if what == "fifo":
+        os.mkfifo(OUT_FILE)
+    else:
+        os.symlink("/dev/zero", OUT_FILE)
+
+
 def output_file_is_a_folder() -> None:
     os.mkdir(OUT_FILE)
 

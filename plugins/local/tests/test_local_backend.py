@@ -658,11 +658,15 @@ def test_a_relative_cache_folder_is_refused(lab: Lab) -> None:
         lab.run(lab.task("pass"), user_cache_dir="cache")
 
 
-def test_the_environment_is_the_runners(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("user_cache_dir", [None, "/cache"])
+def test_the_environment_is_the_runners(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, user_cache_dir: str | None
+) -> None:
+    monkeypatch.delenv("FRACTAL_CACHE_DIR", raising=False)
     monkeypatch.setenv("ODD_VARIABLE", "a=b\nc \udcff ü")
     monkeypatch.setenv("EMPTY_VARIABLE", "")
     before = dict(os.environ)
-    found = _found(lab, "{k: v for k, v in os.environ.items()}")
+    found = _found(lab, "{k: v for k, v in os.environ.items()}", user_cache_dir=user_cache_dir)
     assert {key: found.get(key) for key in before} == before
 
 
