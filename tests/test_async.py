@@ -64,14 +64,12 @@ def _cancel_when(
     asyncio.run(act())
 
 
-async def _longest_pause(awaitable: Coroutine[Any, Any, RunResult]) -> float:
-    """For how long the event loop did nothing else while a run went on."""
-    task = asyncio.ensure_future(awaitable)
+async def _longest_pause(task: asyncio.Future[Any]) -> float:
+    """For how long, until a run has ended, the event loop did nothing else."""
     longest, last = 0.0, time.perf_counter()
     while not task.done():
         await asyncio.sleep(0.001)
         longest, last = max(longest, time.perf_counter() - last), time.perf_counter()
-    await task
     return longest
 
 
@@ -91,9 +89,34 @@ def test_the_event_loop_stays_free_while_units_run(tmp_path: Path) -> None:
 
 def test_the_event_loop_stays_free_while_a_large_dataset_is_read_and_saved(tmp_path: Path) -> None:
     images = [image(f"{number}", {"t": True}, well="B03") for number in range(40_000)]
-    start = time.perf_counter()
-    pause = asyncio.run(_longest_pause(process(tmp_path / "run", [non_parallel()], images)))
-    assert pause < (time.perf_counter() - start) / 3
+
+    async def act() -> tuple[float, float]:
+        start = time.perf_counter()
+        task = asyncio.ensure_future(process(tmp_path / "run", [non_parallel()], images))
+        pause = await _longest_pause(task)
+        await task
+        return pause, time.perf_counter() - start
+
+    pause, whole = asyncio.run(act())
+    assert pause < whole / 3
+
+
+def test_the_event_loop_stays_free_while_a_run_is_cancelled(tmp_path: Path) -> None:
+    """A unit that does not go when it is asked to has some time before it is killed."""
+
+    async def act() -> tuple[float, float]:
+        do = [["ignore_term"], ["pid", str(tmp_path / "pid")], ["hang"]]
+        task = asyncio.ensure_future(process(tmp_path / "run", [non_parallel(do)]))
+        await _become((tmp_path / "pid").exists)
+        start = time.perf_counter()
+        task.cancel()
+        pause = await _longest_pause(task)
+        assert task.cancelled()
+        return pause, time.perf_counter() - start
+
+    pause, whole = asyncio.run(act())
+    assert pause < whole / 3
+    assert ended(tmp_path / "pid")
 
 
 def test_waiting_costs_no_cpu(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_first_failure_in_unit_order_is_raised_whichever_came_first(tmp_path
     assert "2 of 2 units failed: 0_par_0000000, 0_par_0000001" in str(caught.value)
 
 
-def test_very_many_failed_units_are_all_named_in_a_short_message(tmp_path: Path) -> None:
+def test_very_many_units_that_fail_are_all_attempted_and_named_in_a_short_message(tmp_path: Path) -> None:
     count = 130
     images = [f"{number}" for number in range(count)]
     with pytest.raises(TaskExecutionError) as caught:
@@ -90,6 +90,7 @@ def test_very_many_failed_units_are_all_named_in_a_short_message(tmp_path: Path)
     assert f"{count} of {count} units failed" in message
     assert "0_par_0000000" in message and f"0_par_{count - 1:07d}" in message
     assert len(message) < 2_000
+    assert len(list((tmp_path / "run" / "0_task").glob("*.log"))) == count
 
 
 def test_of_a_compound_task_with_a_failed_unit_the_successes_are_saved(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..interface import Cause, Outcome, Unit
-from .supervisor_process import STOP, receive_message, send_messages
+from .supervisor_process import STOP, Channel
 
 _NO_ERRNO = 0
 """Where Python itself refuses, such as an empty name."""
@@ -55,11 +55,11 @@ class _Process:
                 start_new_session=True,  # a terminal's Ctrl-C is the runner's to handle
             )
         self._changed = threading.Condition()
-        self._free: list[socket.socket] = []
-        self._all: list[socket.socket] = []
+        self._free: list[Channel] = []
+        self._all: list[Channel] = []
         self._closed = False
 
-    def take_channel(self) -> socket.socket:
+    def take_channel(self) -> Channel:
         """A channel of the caller's own; waits for one where no more files may be opened."""
         with self._changed:
             while self._all and not (self._closed or self._free or _may_open_files()):
@@ -68,14 +68,15 @@ class _Process:
                 raise ConnectionResetError
             return self._free.pop() if self._free else self._open_channel()
 
-    def _open_channel(self) -> socket.socket:
+    def _open_channel(self) -> Channel:
         ours, theirs = socket.socketpair()
-        self._all.append(ours)
+        channel = Channel(ours)
+        self._all.append(channel)
         with theirs:
             socket.send_fds(self._control, [b"channel"], [theirs.fileno()])
-        return ours
+        return channel
 
-    def give_back(self, channel: socket.socket) -> None:
+    def give_back(self, channel: Channel) -> None:
         with self._changed:
             self._free.append(channel)
             self._changed.notify()
@@ -92,7 +93,8 @@ class _Process:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            for channel in (self._control, *self._all):
+            self._control.close()
+            for channel in self._all:
                 channel.close()
 
 
@@ -124,11 +126,11 @@ class Supervisor:
             process = self._process
         try:
             channel = process.take_channel()
-            send_messages(channel, _request(unit))
-            answer = receive_message(channel)
+            channel.send(_request(unit))
+            answer = channel.receive()
             if answer[0] == "started":
                 on_start(int(answer[1]))
-                answer = receive_message(channel)
+                answer = channel.receive()
             process.give_back(channel)
         except OSError as error:
             return self._no_answer(process, error)

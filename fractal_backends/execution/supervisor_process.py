@@ -39,6 +39,7 @@ GROUP_DEADLINE_S = 5.0
 _POLL_S = 0.02
 _ANNOUNCE_S = 0.01
 _LENGTH = struct.Struct("=I")
+_CHUNK = 1 << 16
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -75,36 +76,41 @@ def send_signal(pids: set[int], number: int) -> None:
             os.kill(pid, number)
 
 
-def send_messages(channel: socket.socket, *messages: tuple[Any, ...]) -> None:
-    """Raises OSError where nobody is there to take them."""
-    data = b""
-    for message in messages:
-        packed = marshal.dumps(message)
-        data += _LENGTH.pack(len(packed)) + packed
-    channel.sendall(data)
+class Channel:
+    """One end of a channel: whole messages, however the socket cuts them."""
 
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+        self._received = b""
 
-def receive_message(channel: socket.socket) -> tuple[Any, ...]:
-    """Waits for a message. Raises ConnectionError where none will come any more."""
-    (length,) = _LENGTH.unpack(_receive(channel, _LENGTH.size))
-    message: tuple[Any, ...] = marshal.loads(_receive(channel, length))  # noqa: S302 - our own process
-    return message
+    def send(self, *messages: tuple[Any, ...]) -> None:
+        """Raises OSError where nobody is there to take them."""
+        data = b""
+        for message in messages:
+            packed = marshal.dumps(message)
+            data += _LENGTH.pack(len(packed)) + packed
+        self._socket.sendall(data)
 
+    def receive(self) -> tuple[Any, ...]:
+        """Waits for a message. Raises ConnectionError where none will come any more."""
+        data = self._received
+        while len(data) < _LENGTH.size or len(data) < (end := _LENGTH.size + _LENGTH.unpack_from(data)[0]):
+            more = self._socket.recv(_CHUNK)
+            if not more:
+                raise ConnectionResetError
+            data += more
+        self._received = data[end:]
+        message: tuple[Any, ...] = marshal.loads(data[_LENGTH.size : end])  # noqa: S302 - our own process
+        return message
 
-def _receive(channel: socket.socket, length: int) -> bytes:
-    data = channel.recv(length)
-    while len(data) < length:
-        more = channel.recv(length - len(data))
-        if not more:
-            raise ConnectionResetError
-        data += more
-    return data
+    def close(self) -> None:
+        self._socket.close()
 
 
 class _Unit:
     __slots__ = ("channel", "deadline", "replies", "start")
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.start = time.monotonic()
         self.replies: list[tuple[Any, ...]] = []
@@ -115,7 +121,7 @@ class SupervisorProcess:
     def __init__(self, control: socket.socket) -> None:
         control.set_inheritable(False)
         self._control = control
-        self._channels: dict[int, socket.socket] = {}
+        self._channels: dict[int, Channel] = {}
         self._units: dict[int, _Unit] = {}
         self._unannounced: dict[int, _Unit] = {}
         """Units that started just now: told of a little later, so that a short one takes one message."""
@@ -178,7 +184,7 @@ class SupervisorProcess:
             message, fds = b"", []
         if fds:
             os.set_inheritable(fds[0], False)
-            self._channels[fds[0]] = socket.socket(fileno=fds[0])
+            self._channels[fds[0]] = Channel(socket.socket(fileno=fds[0]))
             self._poll.register(fds[0], select.POLLIN)
         if not message:
             self._poll.unregister(self._control)
@@ -191,7 +197,7 @@ class SupervisorProcess:
     def _on_request(self, fd: int) -> None:
         channel = self._channels[fd]
         try:
-            request = receive_message(channel)
+            request = channel.receive()
         except ConnectionError:
             self._poll.unregister(fd)
             self._channels.pop(fd).close()
@@ -201,7 +207,7 @@ class SupervisorProcess:
         else:
             self._start(channel, *request)
 
-    def _start(self, channel: socket.socket, argv: list[bytes], env: dict[bytes, bytes], log: bytes) -> None:
+    def _start(self, channel: Channel, argv: list[bytes], env: dict[bytes, bytes], log: bytes) -> None:
         what = "log"
         try:
             log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -288,9 +294,9 @@ def _group_is_alive(group: int) -> bool:
     return True
 
 
-def _answer(channel: socket.socket, *messages: tuple[Any, ...]) -> None:
+def _answer(channel: Channel, *messages: tuple[Any, ...]) -> None:
     with contextlib.suppress(OSError):  # a runner that is gone; the control socket tells
-        send_messages(channel, *messages)
+        channel.send(*messages)
 
 
 def _guard(supervisor: int) -> None:
