@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import threading
 import time
 import uuid
@@ -14,6 +15,14 @@ import pytest
 
 MARK = "FRACTAL_BACKENDS_TEST"
 DEADLINE_S = 10.0
+
+
+def pytest_configure() -> None:
+    """Signals that who started the tests ignores (nohup, a shell's background) would be ignored by all."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            signal.signal(number, default)
 
 
 def eventually(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool:

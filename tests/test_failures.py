@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from conftest import eventually
 from fractal_backends import JobExecutionError, RunResult, TaskExecutionError
-from tests.helpers.processes import children_of, ended, is_alive, pid_in, started_apart, supervisors
+from tests.helpers.processes import children_of, ended, guards, is_alive, pid_in, started_apart, supervisors
 from tests.helpers.workflows import (
     Json,
     Steps,
@@ -30,6 +31,8 @@ from tests.helpers.workflows import (
     updates,
 )
 
+LIFE_S = 60
+"""After so long the processes of the tests end by themselves (see `task_program`)."""
 CEILING: Json = {"meta_parallel": {"parallel_tasks_per_job": 4}}
 
 
@@ -42,7 +45,9 @@ def _while_running(
         runs = process(folder, tasks, images), asyncio.to_thread(act)
         return list(await asyncio.gather(*runs, return_exceptions=True))
 
+    start = time.monotonic()
     result, acted = asyncio.run(both())
+    assert time.monotonic() - start < LIFE_S / 2, "it waited until everything ended by itself"
     if isinstance(acted, BaseException):
         raise acted
     outcome: RunResult | BaseException = result
@@ -217,6 +222,29 @@ def test_what_an_earlier_unit_left_goes_too_when_the_supervisor_is_killed(tmp_pa
     ]
     _while_running(tmp_path / "run", tasks, "a", lambda: _kill_supervisor(tmp_path, "a"))
     assert ended(tmp_path / "daemon.pid")
+
+
+def test_when_the_guard_of_the_supervisor_is_killed_the_run_goes_on_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    do = [
+        ["stubborn", str(tmp_path / "daemon")],
+        ["pid", str(tmp_path / "unit")],
+        ["wait", str(tmp_path / "go")],
+    ]
+    supervisor: list[int] = []
+
+    def act() -> None:
+        pid_in(tmp_path / "unit")
+        supervisor.extend(supervisors())
+        (guard,) = guards()
+        os.kill(guard, signal.SIGKILL)
+        (tmp_path / "go").touch()
+
+    result = _while_running(tmp_path / "run", [non_parallel(do), non_parallel()], "a", act)
+    assert not isinstance(result, BaseException) and statuses(result) == ["done", "done"]
+    assert ended(tmp_path / "daemon")
+    assert not any(map(is_alive, supervisor))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -31,6 +31,7 @@ from fractal_backends import (
     TaskExecutionError,
     Unit,
     UnitEvent,
+    UnitState,
     hookimpl,
 )
 
@@ -228,6 +229,26 @@ def test_a_command_that_is_none(lab: Lab, backend: type[FuturesBackend]) -> None
             images=2,
         )
     assert lab.observer.causes == [Cause.INVALID_COMMAND] * 2
+
+
+def test_units_that_run_are_seen_to_run(lab: Lab, backend: type[FuturesBackend]) -> None:
+    started: list[str] = []
+
+    class Starts:
+        @hookimpl
+        def unit_changed(self, event: UnitEvent) -> None:
+            if event.state is UnitState.STARTED:
+                started.append(event.unit.label)
+
+    async def look_at_work() -> None:
+        run = asyncio.ensure_future(lab.start(backend(observers=[Starts()]), [lab.task(STAY)], 2))
+        assert await asyncio.to_thread(eventually, lambda: len(started) == 2)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run, DEADLINE_S)
+
+    asyncio.run(look_at_work())
+    assert sorted(started) == ["0_par_0000000", "0_par_0000001"]
 
 
 def test_cancelling_leaves_nothing(lab: Lab, backend: type[FuturesBackend]) -> None:

@@ -7,6 +7,7 @@ import json
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from fractal_backends import JobExecutionError, RunFolderError
+from fractal_backends.engine.folder import RunFolder
 from tests.helpers.processes import run_apart
 from tests.helpers.workflows import (
     ZARR,
@@ -238,6 +240,24 @@ def test_of_two_runs_that_start_in_one_folder_one_gets_it(tmp_path: Path) -> Non
     results = asyncio.run(both())
     assert [type(result) for result in results if isinstance(result, Exception)] == [RunFolderError]
     assert saved(tmp_path / "run") in results
+
+
+def test_of_many_that_claim_one_folder_at_the_same_moment_one_gets_it(tmp_path: Path) -> None:
+    threads = 8
+    start = threading.Barrier(threads)
+
+    def claim(folder: RunFolder) -> bool:
+        start.wait()
+        try:
+            folder.claim()
+        except RunFolderError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(threads) as pool:
+        for number in range(50):
+            folder = RunFolder(tmp_path / f"{number}")
+            assert sum(pool.map(claim, [folder] * threads)) == 1
 
 
 def test_a_relative_folder_is_meant_from_where_the_runner_is(

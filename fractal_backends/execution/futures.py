@@ -25,6 +25,9 @@ class WindowExecutor(UnitExecutor):
     However many units there are, no more than the window's worth of futures exists at once.
     """
 
+    poll_s: float | None = None
+    """How long to wait for an event before `poll` is called, in seconds; None: as long as it takes."""
+
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[UnitEvent] = queue.SimpleQueue()
         self._cancelled = threading.Event()
@@ -37,7 +40,7 @@ class WindowExecutor(UnitExecutor):
         """How many units to have submitted at once."""
         return 1_000
 
-    def started(self, unit: Unit, handle: str) -> None:
+    def started(self, unit: Unit, handle: str | None = None) -> None:
         """To be called, from any thread, when a unit starts, where that can be known."""
         self._events.put(UnitEvent(unit, UnitState.STARTED, handle=handle))
 
@@ -49,7 +52,11 @@ class WindowExecutor(UnitExecutor):
             self._submit(unit, options)
             submitted += 1
         while submitted:
-            event = self._events.get()
+            try:
+                event = self._events.get(timeout=self.poll_s)
+            except queue.Empty:
+                self.poll()
+                continue
             yield event
             if event.state is UnitState.ENDED:
                 submitted -= 1
@@ -57,6 +64,9 @@ class WindowExecutor(UnitExecutor):
                 if following is not None:
                     self._submit(following, options)
                     submitted += 1
+
+    def poll(self) -> None:
+        """Look for what the engine does not tell by itself."""
 
     def cancel(self) -> None:
         """See `UnitExecutor.cancel`; subclasses end what runs."""
@@ -92,25 +102,36 @@ class FuturesExecutor(WindowExecutor):
     learn from a file in that folder, so that it works for threads, processes and other machines alike.
     """
 
+    poll_s = 1.0
+
     def __init__(self, pool: Executor, run: RunInfo) -> None:
         super().__init__()
         self._pool = pool
         self._stop_file = run.workflow_dir_local / f".stop-{run.id}"
         self._lock = threading.Lock()
-        self._futures: set[Future[Outcome]] = set()
+        self._futures: dict[Future[Outcome], Unit | None] = {}
+        """What is submitted and has not ended; without its unit once that is known to have started."""
 
     def submit(self, unit: Unit, options: Options) -> Future[Outcome]:
         """See `WindowExecutor.submit`."""
         # Not with the lock held: a pool that breaks calls `_forget` with locks of its own held.
         future = self._pool.submit(execute_unit, unit, str(self._stop_file))
         with self._lock:
-            self._futures.add(future)
+            self._futures[future] = unit
         future.add_done_callback(self._forget)
         return future
 
     def _forget(self, future: Future[Outcome]) -> None:
         with self._lock:
-            self._futures.discard(future)
+            self._futures.pop(future, None)
+
+    def poll(self) -> None:
+        """A pool tells that a unit started only when it is asked."""
+        with self._lock:  # so that a unit's end, which has to pass `_forget`, comes after its start
+            for future, unit in self._futures.items():
+                if unit is not None and future.running():
+                    self._futures[future] = None
+                    self.started(unit)
 
     def cancel(self) -> None:
         """See `UnitExecutor.cancel`."""

@@ -78,10 +78,14 @@ def children_of(pid: int) -> list[int]:
     return found
 
 
+def guards() -> list[int]:
+    """The guards of this process's supervisor processes."""
+    return [pid for pid in children_of(os.getpid()) if "supervisor_process" in _command_line(pid)]
+
+
 def supervisors() -> list[int]:
     """The supervisor processes of this process; each is the child of its guard."""
-    guards = [pid for pid in children_of(os.getpid()) if "supervisor_process" in _command_line(pid)]
-    return [pid for guard in guards for pid in children_of(guard)]
+    return [pid for guard in guards() for pid in children_of(guard)]
 
 
 def _command_line(pid: int) -> str:
