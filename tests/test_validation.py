@@ -243,7 +243,7 @@ def test_what_is_no_workflow_or_dataset_at_all_is_an_error(tmp_path: Path) -> No
     ("content", "text"),
     [
         (b"", "line 1, column 1"),
-        (b'{"task_list": [\n  {},\n]}', "line 3, column 1"),
+        (b'{"task_list": [\n  {}\n  {}]}', "line 3, column 3"),
         (b'{"name": "\xff"}', "UTF-8"),
         (b"[" * 100_000, "nested"),
         (b"[]", "The workflow"),
