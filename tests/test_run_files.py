@@ -293,7 +293,7 @@ DISK_KB = 400
 def _small_disk(folder: Path) -> Iterator[Json]:
     """A folder that holds little; where none can be mounted, limits under which no file can be large."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_KB}k", "tmpfs", str(folder)]
+    mount = ["env", "mount", "-t", "tmpfs", "-o", f"size={DISK_KB}k", "tmpfs", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         yield {"RLIMIT_FSIZE": DISK_KB << 10}
         return
