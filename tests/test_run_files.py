@@ -183,6 +183,26 @@ def test_state_files_are_whole_at_any_time(tmp_path: Path) -> None:
     assert not list(folder.glob("*.tmp*"))
 
 
+def test_the_first_history_is_whole_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    folders, ended, seen = [tmp_path / f"{number}" for number in range(300)], threading.Event(), set[bytes]()
+
+    def read() -> None:
+        for folder in folders:
+            while not (ended.is_set() or (folder / "history.json").exists()):
+                pass
+            seen.add((folder / "history.json").read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for folder in folders:
+            RunFolder(folder).claim()
+    finally:
+        ended.set()
+        reader.join()
+    assert seen == {b"[]\n"}
+
+
 def test_a_folder_with_other_files_is_taken_and_they_stay(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     (folder / "0_notes").mkdir(parents=True)

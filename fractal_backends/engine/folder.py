@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -44,13 +45,21 @@ class RunFolder:
                     f"The run folder {self.path} holds an earlier run (found {found}). Give another folder"
                     " for this run, or move that one away."
                 )
-            # Exclusively, so that of two runs that start at once only one gets the folder.
-            write_new(str(self.path / HISTORY_FILE), b"[]\n")
+            self._write_first_history()
         except FileExistsError as error:
             what = "is not a folder" if not self.path.is_dir() else f"is in use: {error.filename} exists"
             raise RunFolderError(f"The run folder {self.path} {what}.") from None
         except OSError as error:
             raise RunFolderError(f"Cannot use the run folder {self.path}: {error.strerror}.") from None
+
+    def _write_first_history(self) -> None:
+        """Whole from the start; and of runs that start at once only one gets the folder."""
+        history, temporary = self.path / HISTORY_FILE, self.path / f"{HISTORY_FILE}.tmp"
+        write_new(str(temporary), b"[]\n")  # exclusive: the lock
+        if history.exists():  # another run was quicker
+            temporary.unlink()
+            raise FileExistsError(errno.EEXIST, "exists", str(history))
+        temporary.rename(history)
 
     def _traces_of_a_run(self) -> Iterator[str]:
         for entry in sorted(os.scandir(self.path), key=lambda entry: entry.name):
