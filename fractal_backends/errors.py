@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 _SHOWN_CHARACTERS = 20_000
 
@@ -119,8 +123,20 @@ def read_end(path: Path, limit: int) -> str:
 
     Raises OSError where the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = file.seek(0, 2)
         file.seek(max(0, size - limit))
         text = file.read(limit).decode("utf-8", errors="replace")
     return text if size <= limit else f"[the last {limit:,} of {size:,} bytes]\n…{text}"
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """A file that is a task's, to be read; what else a task may have put there is not waited for, or endless.
+
+    Raises OSError.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "It is not a regular file")
+    return open(fd, "rb")

@@ -285,7 +285,10 @@ class BackendAttributes:
     config_file_variable: ClassVar[str | None] = None
     """The environment variable that holds the path of this backend's configuration file."""
     capabilities: ClassVar[frozenset[str]] = frozenset()
-    """Optional abilities, by name. What is declared is tested."""
+    """Optional abilities, by name, as the specification lists them. What is declared is tested. Those that an
+    argument asks for are declared in `arguments`."""
+    capability_options: ClassVar[Mapping[str, str]] = {}
+    """The option by which users ask for a capability, where it is not named like the capability."""
     arguments: ClassVar[Mapping[str, Support]] = {
         "workflow_dir_remote": Support.REFUSED,
         "user_cache_dir": Support.HONOURED,

@@ -291,7 +291,7 @@ def test_info_shows_what_a_backend_can_do(site: Path) -> None:
     rows = {row[0]: row[1:] for row in result.rows()}
     assert rows["distribution"] == ["hpc-plugin 1.5"]
     assert rows["interface version"] == ["1"]
-    assert rows["capabilities"] == ["readopt, time_limit"]
+    assert rows["capabilities"] == ["account, readopt, remote_dir, time_limit, worker_init"]
     assert rows["user_cache_dir"] == ["refused"]
     assert rows["slurm_user"] == ["ignored"]
     assert rows["worker_init"] == ["honoured"]
@@ -306,7 +306,7 @@ def test_info_imports_that_one_plugin_only(site: Path) -> None:
     assert (result.code, result.err) == (0, "")
     assert imported(site) == {"hpc_module"}
     about = json.loads(result.out)
-    assert about["capabilities"] == ["readopt", "time_limit"]
+    assert about["capabilities"] == ["account", "readopt", "remote_dir", "time_limit", "worker_init"]
     assert about["arguments"]["workflow_dir_remote"] == "honoured"
     assert about["options"] == {
         "queue": {"type": "'short'/'long'", "default": "short", "description": "Where the units wait."},

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parent.parent / "docs" / "write-a-backend.md"
+from fractal_backends.conformance.requirements import capabilities, requirements
+from tests.conformance.broken import defects
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = DOCS / "write-a-backend.md"
 BLOCKS = re.findall(r'```python title="\w+\.py"\n(.*?)```', PAGE.read_text(), re.DOTALL)
 
 RUN = """
@@ -52,3 +57,16 @@ def test_a_backend_of_the_page_runs_a_workflow(code: str, tmp_path: Path) -> Non
         [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.strip() == "[" + ", ".join(['{"seen": true}'] * 5) + "]", result.stderr
+
+
+def test_the_pages_that_are_made_from_data_have_all_of_it() -> None:
+    fill_in = runpy.run_path(str(DOCS / "generated_pages.py"))["on_page_markdown"]
+    expected = {
+        "specification": requirements(),
+        "capabilities": capabilities(),
+        "broken-backends": [defect.name for defect in defects()],
+    }
+    for page, names in expected.items():
+        text = fill_in((DOCS / f"{page}.md").read_text())
+        assert "<!--" not in text
+        assert [name for name in names if name not in text] == []

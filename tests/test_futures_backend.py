@@ -11,7 +11,8 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, InvalidStateError, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -303,7 +304,7 @@ def test_units_of_a_killed_worker_are_lost(lab: Lab) -> None:
 def test_a_unit_whose_supervisor_is_killed_is_lost_alone(lab: Lab, backend: type[FuturesBackend]) -> None:
     source = STAY.replace("60", "60 if name == '0' else 0")
     run = lab.in_thread(backend(), lab.task(source), images=4)
-    assert eventually(lambda: "0" in lab.pids())
+    assert eventually(lambda: len(lab.observer.by_unit) == 3)
     pid, supervisor = lab.pids()["0"]
     os.kill(supervisor, signal.SIGKILL)
     with pytest.raises(JobExecutionError, match=r"lost\.(?s:.*)1 of 4 units failed"):
@@ -326,11 +327,11 @@ class CustomBackend(FuturesBackend):
     name = "custom"
     interface_version = 1
 
-    def __init__(self, make_pool: Callable[[], Executor]) -> None:
+    def __init__(self, make_pool: Callable[[], AbstractContextManager[Executor]]) -> None:
         super().__init__()
         self._make_pool = make_pool
 
-    def open_pool(self, run: RunInfo) -> Executor:
+    def open_pool(self, run: RunInfo) -> AbstractContextManager[Executor]:
         return self._make_pool()
 
 
@@ -351,6 +352,102 @@ def test_a_pool_that_cannot_be_opened_is_a_job_error(lab: Lab) -> None:
 
     with pytest.raises(JobExecutionError, match="the cluster is away"):
         lab.run(CustomBackend(no_pool), lab.task("pass"), images=1)
+
+
+def test_a_pool_may_come_out_of_a_context_manager(lab: Lab) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def connection() -> Iterator[Executor]:
+        seen.append("opened")
+        with ThreadPoolExecutor(2) as pool:
+            yield pool
+        seen.append(f"closed with {len(lab.observer.causes)} ended")
+
+    lab.run(CustomBackend(connection), lab.task("pass"), images=2)
+    assert seen == ["opened", "closed with 2 ended"]
+
+
+def test_a_pool_that_cannot_be_closed_does_no_harm_to_the_run(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    @contextmanager
+    def connection() -> Iterator[Executor]:
+        with ThreadPoolExecutor(2) as pool:
+            yield pool
+        raise OSError("the cluster has gone")
+
+    lab.run(CustomBackend(connection), lab.task("pass"), images=1)
+    assert lab.observer.causes == [Cause.DONE]
+    assert "OSError: the cluster has gone" in caplog.text
+    assert not list(lab.run_folder.glob(".*"))
+
+
+class ForgetfulPool(Executor):
+    """An engine that never tells that something runs, and lets it be cancelled while it goes on."""
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+
+        def work() -> None:
+            result = fn(*args, **kwargs)
+            with suppress(InvalidStateError):
+                future.set_result(result)
+
+        self.threads.append(threading.Thread(target=work))
+        self.threads[-1].start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for thread in self.threads:
+            thread.join()
+
+
+def test_a_cancellation_waits_for_units_that_the_pool_forgets(tmp_path: Path) -> None:
+    code = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    unit = Unit(0, 0, str(tmp_path / "0_par_0000000"), (sys.executable, "-S", "-E", "-c", code))
+    pool = ForgetfulPool()
+    with FuturesExecutor(pool, RunInfo("id", tmp_path, tmp_path, "futures")) as executor:
+        events = executor.run([unit], Options())
+        assert [next(events).state, next(events).state] == [UnitState.QUEUED, UnitState.STARTED]
+        assert eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+        executor.cancel()
+        assert not _alive(int((tmp_path / "pid").read_text()))
+        outcome = next(events).outcome
+    assert outcome is not None
+    assert outcome.cause is Cause.CANCELLED
+
+
+class InsistentPool(ThreadPoolExecutor):
+    """An engine that runs once more what it believes to be lost."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(lambda: [fn(*args, **kwargs) for _ in range(2)][-1])
+
+
+def test_a_unit_that_the_pool_runs_again_is_lost_and_does_not_run_again(lab: Lab) -> None:
+    source = "(folder / 'ran').open('a').write(name)"
+    with pytest.raises(JobExecutionError, match=r"lost\. The worker that had started the unit is gone"):
+        lab.run(CustomBackend(lambda: InsistentPool(1)), lab.task(source), images=1)
+    assert (lab.folder / "ran").read_text() == "0"
+
+
+class WearyPool(Executor):
+    """An engine that cancels what it is asked to do."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.cancel()
+        return future
+
+
+def test_a_unit_that_the_pool_cancels_is_lost(lab: Lab) -> None:
+    with pytest.raises(JobExecutionError, match=r"lost\. The engine gave the unit up"):
+        lab.run(CustomBackend(WearyPool), lab.task("pass"), images=1)
+    assert lab.observer.causes == [Cause.LOST]
 
 
 class PretendPool(Executor):

@@ -333,7 +333,7 @@ def test_an_output_with_many_mistakes_is_a_short_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_place_of_the_output_is_a_job_error(tmp_path: Path) -> None:
-    assert "It is not a regular file" in _invalid(tmp_path / "run", [["output_file_is_a_folder"]])
+    assert "It is not a regular file" in _invalid(tmp_path / "run", [["output_file_is", "folder"]])
 
 
 @pytest.mark.parametrize("what", ["fifo", "endless"])

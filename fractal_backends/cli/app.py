@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -187,3 +188,92 @@ def run(
         )
         if interrupted:
             raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A backend's name, as in `list`.")],
+    options: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help='What to judge it with, as JSON: `{"options": {...}, "arguments": {...}}`, with options of the'
+            " backend and values for the optional arguments, such as a `slurm_user` that there is.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WHAT", help="`smoke`, an area, or a requirement such as EXEC-006; repeatable."),
+    ] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the report as JSON.")] = None,
+    junit_file: Annotated[
+        Path | None, typer.Option("--junit", help="Write the tests' results as JUnit XML.")
+    ] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as a page.")] = None,
+    badge_file: Annotated[Path | None, typer.Option("--badge", help="Write a badge, as SVG.")] = None,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds that each test has; a backend that hangs fails after them.")
+    ] = 60,
+) -> None:
+    """Judge a backend by the conformance suite.
+
+    Exit codes: 0 it conforms, 1 it does not, 2 wrong input, 130 interrupted.
+
+    Examples:
+
+    - `fractal-backends check local`
+    - `fractal-backends check local --only smoke`
+    - `fractal-backends check my-cluster --options site.json --html report.html --badge badge.svg`
+    """
+    from .check import CheckRequest, check_backend
+
+    with exit_codes():
+        conforms = check_backend(
+            CheckRequest(
+                backend=name,
+                options_file=options,
+                only=only or [],
+                deadline_s=deadline,
+                json_file=json_file,
+                junit_file=junit_file,
+                html_file=html_file,
+                badge_file=badge_file,
+            )
+        )
+        if not conforms:
+            raise typer.Exit(FAILED)
+
+
+class Kind(StrEnum):
+    """What a new backend begins with."""
+
+    FUTURES = "futures"
+    UNITS = "units"
+    FULL = "full"
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The backend's name, as in `my-cluster`.")],
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="What it begins with: a pool of `concurrent.futures`, an executor of units,"
+            " or all that a cluster's backend has."
+        ),
+    ] = Kind.FUTURES,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where it is made: new or empty. Default: ./NAME.")
+    ] = None,
+) -> None:
+    """Make a new backend: a distribution with tests and CI, which works, to be edited.
+
+    Examples:
+
+    - `fractal-backends new my-cluster`
+    - `fractal-backends new my-cluster --kind full --folder plugins/my-cluster`
+    """
+    from .new import make_backend
+
+    with exit_codes():
+        make_backend(name, kind.value, folder)

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.text import Text
 
+from ..conformance.declared import Declared
 from ..interface import OPTIONAL_ARGUMENTS
 from ..registry import BackendInfo, BackendState, available_backends, get_backend_class
 from .terminal import add_row, harmless, make_console, make_table, print_json
@@ -115,7 +116,7 @@ def describe_backend(name: str) -> dict[str, Any]:
         "distribution": entry.distribution,
         "version": entry.version,
         "interface_version": backend.interface_version,
-        "capabilities": sorted(getattr(backend, "capabilities", ())),
+        "capabilities": sorted(Declared.of(name).capabilities),
         "arguments": {
             argument: str(getattr(backend, "arguments", {}).get(argument, "not declared"))
             for argument in OPTIONAL_ARGUMENTS

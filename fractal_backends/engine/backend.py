@@ -15,7 +15,7 @@ from ..hooks import Observers
 from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, UnitExecutor
 from ..options import Options, Source
 from .folder import RunFolder
-from .preparation import PreparedRun, check_arguments, prepare
+from .preparation import PreparedRun, check_arguments, heeded, prepare
 from .run import Run
 from .run_log import run_log
 
@@ -82,9 +82,10 @@ class Backend(BackendAttributes, ABC):
         control = _Control()
 
         def work() -> RunResult:
-            check_arguments(type(self), run)
+            info = heeded(type(self), run)
+            check_arguments(type(self), info)
             prepared = self.prepare(workflow, dataset, first_task_index, last_task_index)
-            return self._run(run, prepared, control)
+            return self._run(info, prepared, control)
 
         return await _in_thread(work, control.cancel)
 

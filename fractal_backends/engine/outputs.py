@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import stat
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import JobExecutionError
+from ..errors import JobExecutionError, open_regular
 from ..interface import Unit
 from ..models import Filters, ImageUpdate, InitOutput, ParallelizationItem, TaskOutput, describe, json_key
 
@@ -45,15 +42,8 @@ def read_output(unit: Unit, model: type[OutputT]) -> OutputT:
 
 
 def _read_regular(path: str) -> bytes:
-    """A file's content. Whatever else a task may have put there, this does not wait or read for ever."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "It is not a regular file")
-        with open(fd, "rb", closefd=False) as file:
-            return file.read()
-    finally:
-        os.close(fd)
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _problems(error: ValidationError, model: type[BaseModel]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +121,21 @@ def _with_options(
     return tasks
 
 
+def heeded(backend: type[BackendAttributes], run: RunInfo) -> RunInfo:
+    """The run without the arguments that the backend declares as ignored."""
+    ignored: dict[str, Any] = {
+        argument: None for argument in OPTIONAL_ARGUMENTS if backend.arguments[argument] == Support.IGNORED
+    }
+    if "workflow_dir_remote" in ignored:
+        ignored["workflow_dir_remote"] = run.workflow_dir_local
+    return replace(run, **ignored)
+
+
 def check_arguments(backend: type[BackendAttributes], run: RunInfo) -> None:
     """Raises UnsupportedArgumentError for an argument that the backend declares as refused."""
     name = backend.name.replace("_", " ").capitalize()
     for argument in OPTIONAL_ARGUMENTS:
-        if backend.arguments[argument] is not Support.REFUSED:
+        if backend.arguments[argument] != Support.REFUSED:
             continue
         if argument == "workflow_dir_remote":
             if run.workflow_dir_remote != run.workflow_dir_local:

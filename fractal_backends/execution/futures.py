@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
+import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError, Executor, Future, wait
+from concurrent.futures import CancelledError, Executor, Future
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from types import TracebackType
 
 from ..engine.backend import Backend
+from ..engine.folder import write_new
 from ..interface import Cause, Outcome, RunInfo, Unit, UnitEvent, UnitExecutor, UnitState
 from ..options import Options
-from .supervisor import Supervisor
+from .supervisor_process import TERM_GRACE_S
+from .worker import Permit, execute_unit
 
-_STOP_POLL_S = 0.2
+_WINDOW = 1_000
+_LIMIT = "concurrency_limit"
+_NOT_AGAIN = "It was started before, as {!r}; this backend cannot adopt it, and does not start it again."
+_TURN_S = 0.5
+_GIVE_UP_S = 60.0
+"""A unit that is told to end has ended sooner; where no answer came by then, its worker is gone."""
+_ORPHAN_S = TERM_GRACE_S + 0.5
+"""How long a unit may outlive the worker that it was lost with."""
 
 
 class WindowExecutor(UnitExecutor):
@@ -26,9 +38,13 @@ class WindowExecutor(UnitExecutor):
     """
 
     poll_s: float | None = None
-    """How long to wait for an event before `poll` is called, in seconds; None: as long as it takes."""
+    """How often `poll` is called, in seconds; None: never."""
+    adopts = False
+    """Whether `submit` takes units with the handle of an earlier start, to adopt them."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit_option: str | None = None) -> None:
+        """`limit_option`: the backend's option that says how many units run at once, if it has one."""
+        self._limit_option = limit_option
         self._events: queue.SimpleQueue[UnitEvent] = queue.SimpleQueue()
         self._cancelled = threading.Event()
 
@@ -38,7 +54,8 @@ class WindowExecutor(UnitExecutor):
 
     def window(self, options: Options) -> int:
         """How many units to have submitted at once."""
-        return 1_000
+        limit = getattr(options, self._limit_option) if self._limit_option else None
+        return _WINDOW if limit is None else limit
 
     def started(self, unit: Unit, handle: str | None = None) -> None:
         """To be called, from any thread, when a unit starts, where that can be known."""
@@ -51,11 +68,14 @@ class WindowExecutor(UnitExecutor):
         for unit in islice(waiting, self.window(options)):
             self._submit(unit, options)
             submitted += 1
+        polled = time.monotonic()
         while submitted:
+            if self.poll_s is not None and time.monotonic() - polled >= self.poll_s:
+                self.poll()
+                polled = time.monotonic()
             try:
                 event = self._events.get(timeout=self.poll_s)
             except queue.Empty:
-                self.poll()
                 continue
             yield event
             if event.state is UnitState.ENDED:
@@ -76,72 +96,106 @@ class WindowExecutor(UnitExecutor):
         if self._cancelled.is_set():
             self._events.put(UnitEvent(unit, UnitState.ENDED, Outcome(Cause.CANCELLED)))
             return
+        if unit.handle is not None and not self.adopts:
+            refused = Outcome(Cause.LAUNCH_FAILED, _NOT_AGAIN.format(unit.handle))
+            self._events.put(UnitEvent(unit, UnitState.ENDED, refused))
+            return
         self._events.put(UnitEvent(unit, UnitState.QUEUED))
         try:
             future = self.submit(unit, options)
         except Exception as error:  # a pool that is broken or shut down takes no more
             future = Future()
             future.set_result(Outcome(Cause.LAUNCH_FAILED, f"{type(error).__name__}: {error}"))
-        future.add_done_callback(lambda done: self._events.put(_ended(unit, done)))
+        future.add_done_callback(
+            lambda done: self._events.put(UnitEvent(unit, UnitState.ENDED, self._outcome(done)))
+        )
 
-
-def _ended(unit: Unit, future: Future[Outcome]) -> UnitEvent:
-    try:
-        outcome = future.result()
-    except CancelledError:
-        outcome = Outcome(Cause.CANCELLED)
-    except Exception as error:
-        outcome = Outcome(Cause.LOST, f"{type(error).__name__}: {error}")
-    return UnitEvent(unit, UnitState.ENDED, outcome)
+    def _outcome(self, future: Future[Outcome]) -> Outcome:
+        try:
+            return future.result()
+        except CancelledError:
+            if self._cancelled.is_set():
+                return Outcome(Cause.CANCELLED)
+            return Outcome(Cause.LOST, "The engine gave the unit up.")
+        except Exception as error:
+            return Outcome(Cause.LOST, f"{type(error).__name__}: {error}")
 
 
 class FuturesExecutor(WindowExecutor):
-    """Executes units in the workers of a pool, each of them under a supervisor of its own.
+    """Executes units in the workers of a pool, each worker with a supervisor of its own.
 
-    The workers need this package, and the run's folder under the same path. That a run is cancelled they
-    learn from a file in that folder, so that it works for threads, processes and other machines alike.
+    The workers need this package, and the run's folder under the same path. What pools tell of a unit that
+    is under way differs: some say that it waits, let it be cancelled while it goes on, or run it again when
+    its worker dies. So the run's folder is what counts: a unit that has a log was started, and goes on for
+    as long as the run's permit is there (see `worker`). That works for threads, processes and other machines.
     """
 
     poll_s = 1.0
 
-    def __init__(self, pool: Executor, run: RunInfo) -> None:
-        super().__init__()
-        self._pool = pool
-        self._stop_file = run.workflow_dir_local / f".stop-{run.id}"
-        self._lock = threading.Lock()
+    def __init__(
+        self, pool: AbstractContextManager[Executor], run: RunInfo, limit_option: str | None = None
+    ) -> None:
+        super().__init__(limit_option)
+        self._logger = run.logger
+        self._env = dict(os.environ)
+        self._changed = threading.Condition()
         self._futures: dict[Future[Outcome], Unit | None] = {}
         """What is submitted and has not ended; without its unit once that is known to have started."""
+        self._lost_some = False
+        with ExitStack() as opened:
+            self._permit = Permit(f"{run.workflow_dir_local}/.permit-{run.id}")
+            opened.callback(self._permit.end)
+            write_new(self._permit.path, b"\n")
+            self._pool = opened.enter_context(pool)
+            self._opened = opened.pop_all()
 
     def submit(self, unit: Unit, options: Options) -> Future[Outcome]:
         """See `WindowExecutor.submit`."""
+        sent = replace(unit, env={**self._env, **unit.env})
         # Not with the lock held: a pool that breaks calls `_forget` with locks of its own held.
-        future = self._pool.submit(execute_unit, unit, str(self._stop_file))
-        with self._lock:
+        future = self._pool.submit(execute_unit, sent, self._permit.path)
+        with self._changed:
             self._futures[future] = unit
         future.add_done_callback(self._forget)
+        if self._cancelled.is_set() and not _has_started(unit):
+            future.cancel()
         return future
 
     def _forget(self, future: Future[Outcome]) -> None:
-        with self._lock:
+        with self._changed:
             self._futures.pop(future, None)
+            self._lost_some |= self._outcome(future).cause is Cause.LOST
+            self._changed.notify_all()
+
+    def _submitted(self) -> dict[Future[Outcome], Unit | None]:
+        with self._changed:
+            return dict(self._futures)
 
     def poll(self) -> None:
-        """A pool tells that a unit started only when it is asked."""
-        with self._lock:  # so that a unit's end, which has to pass `_forget`, comes after its start
-            for future, unit in self._futures.items():
-                if unit is not None and future.running():
-                    self._futures[future] = None
-                    self.started(unit)
+        """Pools do not tell that a unit started, its log does."""
+        for future, unit in self._submitted().items():
+            if unit is not None and _has_started(unit):
+                with self._changed:  # its end, which has to pass `_forget`, comes after its start
+                    if self._futures.get(future) is not None:
+                        self._futures[future] = None
+                        self.started(unit)
 
     def cancel(self) -> None:
         """See `UnitExecutor.cancel`."""
         super().cancel()
-        self._stop_file.touch(mode=0o600)  # first, so that what is submitted meanwhile finds it
-        with self._lock:
-            futures = list(self._futures)
-        for future in futures:
-            future.cancel()
-        wait(futures)
+        self._permit.revoke()  # what has no log by now will not start, but end as soon as it has its turn
+        gives_up_at = time.monotonic() + _GIVE_UP_S
+        while left := self._submitted():
+            self._wait_for_ends(_TURN_S)
+            if self._submitted() == left:  # only now: dask logs an error for each that ends meanwhile
+                for future, unit in left.items():
+                    if time.monotonic() > gives_up_at or not _has_started(unit):
+                        future.cancel()
+        self._permit.wait_until_unused(_GIVE_UP_S)
+
+    def _wait_for_ends(self, timeout_s: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._futures, timeout_s)
 
     def __exit__(
         self,
@@ -150,40 +204,35 @@ class FuturesExecutor(WindowExecutor):
         traceback: TracebackType | None,
     ) -> None:
         self.cancel()
-        self._pool.shutdown()
-        self._stop_file.unlink(missing_ok=True)
-
-
-def execute_unit(unit: Unit, stop_file: str) -> Outcome:
-    """Run one unit to its end; end it when the stop file appears. What a pool's worker is asked to do."""
-    path = Path(stop_file)
-    if path.exists():
-        return Outcome(Cause.CANCELLED)
-    ended = threading.Event()
-    with Supervisor() as supervisor:
-
-        def watch() -> None:
-            while not ended.wait(_STOP_POLL_S):
-                if path.exists():
-                    supervisor.stop()
-                    return
-
-        watcher = threading.Thread(target=watch, name="fractal-watch")
-        watcher.start()
         try:
-            return supervisor.execute(unit)
-        finally:
-            ended.set()
-            watcher.join()
+            self._opened.close()
+        except Exception:  # what the run has done is not undone by that
+            self._logger.exception("The pool could not be closed")
+        if self._lost_some:
+            time.sleep(_ORPHAN_S)
+        del self._pool  # whoever keeps the run's error keeps this executor; some pools hold files until then
+
+
+def _has_started(unit: Unit | None) -> bool:
+    return unit is None or os.path.exists(unit.log_file)
 
 
 class FuturesBackend(Backend):
-    """A backend on any `concurrent.futures.Executor`: give it a `name`, an `interface_version` and this."""
+    """A backend on any `concurrent.futures.Executor`: give it a `name`, an `interface_version`, `open_pool`.
+
+    Where it declares the capability `concurrency_limit`, no more units than that option says are submitted at
+    once, whatever the pool could take.
+    """
 
     @abstractmethod
-    def open_pool(self, run: RunInfo) -> Executor:
-        """A pool for one run; it is shut down at the end of the run."""
+    def open_pool(self, run: RunInfo) -> AbstractContextManager[Executor]:
+        """A pool for one run, or a context manager that yields one; it is left at the end of the run."""
 
     def open(self, run: RunInfo) -> UnitExecutor:
         """See `Backend.open`."""
-        return FuturesExecutor(self.open_pool(run), run)
+        return FuturesExecutor(self.open_pool(run), run, self._limit_option())
+
+    def _limit_option(self) -> str | None:
+        if _LIMIT not in self.capabilities:
+            return None
+        return self.capability_options.get(_LIMIT, _LIMIT)

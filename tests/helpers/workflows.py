@@ -4,91 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fractal_backends import Backend, RunResult, get_backend
-
-ZARR = "/data/zarr"
-"""The `zarr_dir` of the tests; nothing is ever there."""
-TASK_PROGRAM = Path(__file__).with_name("task_program.py")
-COMMAND = f"{sys.executable} -I -S {TASK_PROGRAM}"
-
-Json = dict[str, Any]
-Steps = Sequence[Sequence[Any]]
-StepsByImage = Steps | Mapping[str, Steps]
-
-_PARTS = {
-    "non_parallel": ("non_parallel",),
-    "converter_non_parallel": ("non_parallel",),
-    "parallel": ("parallel",),
-    "compound": ("non_parallel", "parallel"),
-    "converter_compound": ("non_parallel", "parallel"),
-}
-
-
-def step(kind: str, *do: StepsByImage, task: Json | None = None, **fields: Any) -> Json:
-    """A workflow task; `do` has the steps of each of its parts, init first."""
-    parts = _PARTS[kind]
-    arguments = {f"args_{part}": {"do": steps} for part, steps in zip(parts, do, strict=False)}
-    commands = {f"command_{part}": COMMAND for part in parts}
-    return {"task": {"name": "task", "type": kind, **commands, **(task or {})}, **arguments, **fields}
-
-
-def parallel(do: StepsByImage = (), **fields: Any) -> Json:
-    """A parallel workflow task."""
-    return step("parallel", do, **fields)
-
-
-def non_parallel(do: Steps = (), **fields: Any) -> Json:
-    """A non-parallel workflow task."""
-    return step("non_parallel", do, **fields)
-
-
-def compound(items: Sequence[str], do: StepsByImage = (), init: Steps = (), **fields: Any) -> Json:
-    """A compound workflow task whose init asks for a unit for each of the named images."""
-    wanted = {"parallelization_list": [{"zarr_url": url(name)} for name in items]}
-    return step("compound", [["output", wanted], *init], do, **fields)
-
-
-def updates(*changes: Json, **more: Any) -> list[Any]:
-    """The step that writes an output; names in it become URLs."""
-    return ["output", {"image_list_updates": [_with_urls(change) for change in changes], **more}]
-
-
-def removals(*names: str) -> list[Any]:
-    """The step that writes an output that removes images."""
-    return ["output", {"image_list_removals": [url(name) for name in names]}]
-
-
-def _with_urls(value: Json) -> Json:
-    return {k: url(v) if k in ("zarr_url", "origin") and v is not None else v for k, v in value.items()}
-
-
-def url(name: str) -> str:
-    """The URL of an image of the tests."""
-    return name if name.startswith(("/", "s3:")) else f"{ZARR}/{name}"
-
-
-def image(name: str, types: Json | None = None, origin: str | None = None, **attributes: Any) -> Json:
-    """An image, as a result has it."""
-    return {
-        "zarr_url": url(name),
-        "origin": url(origin) if origin else None,
-        "attributes": attributes,
-        "types": types or {},
-    }
-
-
-def dataset(images: Iterable[Any] = (), **fields: Any) -> Json:
-    """A dataset of images, or of the names of images."""
-    return {
-        "zarr_dir": ZARR,
-        "images": [image(item) if isinstance(item, str) else item for item in images],
-        **fields,
-    }
+from fractal_backends.conformance.workflows import (
+    COMMAND as COMMAND,
+    TASK_PROGRAM as TASK_PROGRAM,
+    ZARR as ZARR,
+    Json as Json,
+    Steps as Steps,
+    StepsByImage as StepsByImage,
+    compound as compound,
+    dataset as dataset,
+    image as image,
+    names as names,
+    non_parallel as non_parallel,
+    parallel as parallel,
+    removals as removals,
+    step as step,
+    updates as updates,
+    url as url,
+)
 
 
 async def process(
@@ -123,11 +61,6 @@ def saved(folder: Path) -> RunResult:
 def statuses(result: RunResult) -> list[str]:
     """How each task of a run went."""
     return [entry["status"] for entry in result["history"]]
-
-
-def names(images: Iterable[Json]) -> list[str]:
-    """The names of images."""
-    return [item["zarr_url"].removeprefix(ZARR + "/") for item in images]
 
 
 def arguments_of(folder: Path, unit: str = "0_task/0") -> Json:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from types import TracebackType
-from typing import cast
+from typing import ClassVar, cast
 
 from fractal_backends import (
     Backend,
@@ -32,6 +32,8 @@ class LocalBackend(Backend):
     description = "This machine, as many units at once as its cores and memory allow"
     options_model = LocalBackendConfig
     config_file_variable = "FRACTAL_LOCAL_CONFIG_FILE"
+    capabilities = frozenset({"concurrency_limit", "ends_with_runner"})
+    capability_options: ClassVar[Mapping[str, str]] = {"concurrency_limit": "parallel_tasks_per_job"}
 
     def open(self, run: RunInfo) -> UnitExecutor:
         """See `Backend.open`."""

@@ -4,7 +4,8 @@ In a parallel task `do` may also be a mapping from the last part of a `zarr_url`
 `"*"` stands for all others.
 
 There are hundreds of these, so they start with `python -I -S`, and import what takes longer than the rest
-together (json, signal, typing) only where a step needs it.
+together (json, signal, typing) only where a step needs it. The program needs nothing but Python: it may run
+on another machine, as another user.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LIFE_S = 60
-"""No process that a test starts lives longer, whatever goes wrong."""
+"""No process that a test starts lives longer, in seconds, whatever goes wrong."""
 ARGS_FILE, OUT_FILE = sys.argv[-3], sys.argv[-1]
 
 
@@ -44,11 +45,12 @@ def raw_bytes(numbers: list[int]) -> None:
         file.write(bytes(numbers))
 
 
-def fill_output(start: str, megabytes: int) -> None:
+def fill_output(start: str, megabytes: int, end: str = "") -> None:
     with open(OUT_FILE, "w") as file:
         file.write(start)
         for _ in range(megabytes):
             file.write("x" * (1 << 20))
+        file.write(end)
 
 
 def print_out(text: str) -> None:
@@ -81,12 +83,109 @@ def touch(path: str) -> None:
     write(path, b"")
 
 
+def append(path: str, line: str) -> None:
+    """A line at the end of a file that many units write."""
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    os.write(fd, line.encode() + b"\n")
+    os.close(fd)
+
+
+def alive(path: str) -> None:
+    """Hold a lock for as long as this process, or one that descends from it, is alive."""
+    import fcntl
+
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    os.set_inheritable(fd, True)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+
+
 def wait(path: str) -> None:
     end = time.monotonic() + LIFE_S
     while not os.path.exists(path):
         if time.monotonic() > end:
             sys.exit(f"{path} never came")
         time.sleep(0.005)
+
+
+def meet(folder: str, name: str, count: int) -> None:
+    """Wait until this many units are here."""
+    touch(f"{folder}/{name}")
+    end = time.monotonic() + LIFE_S
+    while len([entry for entry in os.listdir(folder) if not entry.endswith(".part")]) < count:
+        if time.monotonic() > end:
+            sys.exit(f"fewer than {count} units came to {folder}")
+        time.sleep(0.005)
+
+
+def gather(folder: str, count: int) -> None:
+    """Wait until this many units are here, whoever they are."""
+    meet(folder, os.urandom(8).hex(), count)
+
+
+def sleep(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+def print_args_file() -> None:
+    """Print where the arguments are."""
+    print_out(ARGS_FILE)
+
+
+def remove(path: str) -> None:
+    os.unlink(path)
+
+
+def describe(path: str) -> None:
+    """Write down what this process finds around it."""
+    import json
+
+    found = {
+        "pid": os.getpid(),
+        "parent": os.getppid(),
+        "group": os.getpgid(0),
+        "user": os.getuid(),
+        "machine": machine(),
+        "argv": sys.argv[1:],
+        "folder": os.getcwd(),
+        "folder_listed": len(os.listdir(".")),
+        "environment": dict(os.environ),
+        "stdin": os.read(0, 10).decode(errors="replace"),
+        "descriptors": {name: os.readlink(f"/proc/self/fd/{name}") for name in _descriptors()},
+        "signals": _signals(),
+    }
+    write(path, json.dumps(found).encode(errors="surrogateescape"))
+
+
+def machine() -> str:
+    """Names the machine, and the part of it in which process ids mean the same."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip() + " " + os.readlink("/proc/self/ns/pid")
+
+
+def _descriptors() -> list[str]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            os.fstat(int(name))
+        except OSError:  # the one that listed the folder
+            continue
+        found.append(name)
+    return found
+
+
+def _signals() -> dict[str, str]:
+    with open("/proc/self/status") as file:
+        lines = [line.split() for line in file if line.startswith(("SigBlk", "SigIgn"))]
+    return {name.rstrip(":"): mask for name, mask in lines}
+
+
+def take_memory(megabytes: int) -> None:
+    """Memory that is really there, little by little, for as long as the process lives."""
+    for _ in range(megabytes):
+        _taken.append(bytearray(os.urandom(1 << 10) * (1 << 10)))
+
+
+_taken: list[bytearray] = []
 
 
 def hang() -> None:
@@ -113,6 +212,21 @@ def argv(path: str) -> None:
     write(path, json.dumps(sys.argv[1:]).encode())
 
 
+def record(folder: str) -> None:
+    """Keep this unit's arguments, in a file for each time that it runs."""
+    os.makedirs(folder, exist_ok=True)
+    run = f"{os.path.basename(ARGS_FILE)}-{time.time_ns()}-{os.getpid()}"
+    copy(ARGS_FILE, f"{folder}/{run}")
+
+
+def outlive(path: str) -> None:
+    """Wait until all that took the lock (see `alive`) has ended."""
+    import fcntl
+
+    with open(path, "r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
 def copy(source: str, target: str) -> None:
     with open(source, "rb") as file:
         write(target, file.read())
@@ -128,14 +242,22 @@ def no_output_file() -> None:
 
 
 def output_file_is(what: str) -> None:
+    _make(OUT_FILE, what)
+
+
+def turn_into(path: str, what: str) -> None:
+    """Put something else in the place of a file."""
+    os.unlink(path)
+    _make(path, what)
+
+
+def _make(path: str, what: str) -> None:
     if what == "fifo":
-        os.mkfifo(OUT_FILE)
+        os.mkfifo(path)
+    elif what == "folder":
+        os.mkdir(path)
     else:
-        os.symlink("/dev/zero", OUT_FILE)
-
-
-def output_file_is_a_folder() -> None:
-    os.mkdir(OUT_FILE)
+        os.symlink("/dev/zero", path)
 
 
 def must_have_ended(path: str) -> None:

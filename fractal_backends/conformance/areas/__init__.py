@@ -1,0 +1,1 @@
+"""The tests, an area of requirements in each module."""

@@ -1,0 +1,191 @@
+"""Environment: what a unit finds when it starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+from pathlib import Path
+from typing import Any
+
+from ...interface import Support
+from .. import processes
+from ..expectations import Subject, must, must_equal, not_judged, requirement
+from ..subject import read_json
+from ..workflows import Json, compound, non_parallel, parallel
+
+
+def _found(subject: Subject, **arguments: Any) -> dict[str, Json]:
+    """What a unit of each kind finds around it, by kind."""
+    kinds = ["a non-parallel unit", "a parallel unit", "an init", "a compute unit"]
+    folder = subject.folder / f"found-{len(subject.runs)}"
+    folder.mkdir()
+    one, each, init, compute = ([["describe", str(folder / kind)]] for kind in kinds)
+    tasks = [non_parallel(one), parallel(each), compound(["a"], compute, init)]
+    subject.run(tasks, ["a"], **arguments).must_succeed()
+    return {kind: read_json(folder / kind) for kind in kinds}
+
+
+def _cache_dir(subject: Subject) -> str:
+    folder = subject.folder / "the user's cache é"
+    folder.mkdir(exist_ok=True)
+    return str(subject.arguments.get("user_cache_dir", folder))
+
+
+@requirement("ENV-001")
+def test_cache_dir(subject: Subject) -> None:
+    """Runs tasks of three types with a cache folder; units write down their environment."""
+    given = _cache_dir(subject)
+    for kind, found in _found(subject, user_cache_dir=given).items():
+        must_equal(
+            found["environment"].get("FRACTAL_CACHE_DIR"),
+            given,
+            f"FRACTAL_CACHE_DIR in the environment of {kind}",
+        )
+
+
+_INIT_LINES = """\
+# what a site asks of its users
+export CONFORMANCE_ONE='two  words'
+CONFORMANCE_OWN="not exported"; export CONFORMANCE_TWO="$CONFORMANCE_ONE, and \\"more\\""
+if true
+then export CONFORMANCE_THREE=`echo é`
+fi
+"""
+_EXPORTED = {
+    "CONFORMANCE_ONE": "two  words",
+    "CONFORMANCE_TWO": 'two  words, and "more"',
+    "CONFORMANCE_THREE": "é",
+}
+
+
+@requirement("ENV-002")
+def test_worker_init(subject: Subject) -> None:
+    """Runs tasks of three types with lines of shell that export variables; then another run, without them."""
+    for kind, found in _found(subject, worker_init=_INIT_LINES).items():
+        exported = {name: found["environment"].get(name) for name in _EXPORTED}
+        must_equal(exported, _EXPORTED, f"what the lines export, in the environment of {kind},")
+    place = subject.folder / "without"
+    subject.run([parallel([["describe", str(place)]])], ["a"], worker_init=None).must_succeed()
+    left = {name: value for name, value in read_json(place)["environment"].items() if name in _EXPORTED}
+    must_equal(left, {}, "what the lines of an earlier run leave in the environment of a unit")
+
+
+@requirement("ENV-003")
+def test_working_folder(subject: Subject) -> None:
+    """Runs tasks of three types; units ask for their working folder and list it."""
+    for kind, found in _found(subject).items():
+        folder = Path(found["folder"])
+        if found["machine"] == processes.machine():
+            must(folder.is_dir(), f"the working folder of {kind} to be there", f"there is no {folder}")
+
+
+_VARIABLES = {
+    "CONFORMANCE_SPACES": "  two  words ",
+    "CONFORMANCE_QUOTES": 'it\'s "quoted" `id` $HOME \\ ; & | # %s',
+    "CONFORMANCE_LINES": "first\nsecond=2\n\nlast\n",
+    "CONFORMANCE_EQUALS": "a=b=c",
+    "CONFORMANCE_LETTERS": "é 漢字 😀",
+    "CONFORMANCE_EMPTY": "",
+}
+
+
+@requirement("ENV-004")
+def test_the_runners_environment(subject: Subject) -> None:
+    """Runs tasks of three types, with a cache folder, in a process with odd variables; units note theirs."""
+    refused = subject.declared.arguments.get("user_cache_dir") == Support.REFUSED
+    arguments = {} if refused else {"user_cache_dir": _cache_dir(subject)}
+    for kind, found in _found(subject, runner=subject.new_runner(env=_VARIABLES), **arguments).items():
+        got = {name: found["environment"].get(name) for name in _VARIABLES}
+        must_equal(got, _VARIABLES, f"the runner's variables in the environment of {kind}")
+
+
+@requirement("ENV-005")
+def test_standard_input(subject: Subject) -> None:
+    """Runs tasks of three types in a process with something in its standard input; units read theirs."""
+    read, write = os.pipe()
+    try:
+        os.write(write, b"typed where the server runs\n" * 100)
+        for kind, found in _found(subject, runner=subject.new_runner(stdin=read)).items():
+            must(
+                not found["stdin"],
+                f"{kind} to find its standard input at its end",
+                f"it read {found['stdin']!r}",
+            )
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+@requirement("ENV-006")
+def test_descriptors(subject: Subject) -> None:
+    """Runs tasks of three types, and three units at once; units list what they have open."""
+    places = {name: subject.folder / f"found-by-{name}" for name in "abc"}
+    task = parallel({name: [["describe", str(place)]] for name, place in places.items()})
+    subject.run([task], list(places)).must_succeed()
+    found = {f"the unit for image {name}": read_json(place) for name, place in places.items()}
+    found.update(_found(subject))
+    for kind, report in found.items():
+        opened = {int(n): target for n, target in report["descriptors"].items()}
+        stray = [
+            f"{number}: {target}"
+            for number, target in opened.items()
+            if number > 2 and _is_ours(subject, target)
+        ]
+        must(not stray, f"{kind} to have nothing of the run open but 0, 1 and 2", "; ".join(stray))
+
+
+def _is_ours(subject: Subject, target: str) -> bool:
+    return target.startswith(("pipe:", "socket:", str(subject.folder)))
+
+
+@requirement("ENV-007")
+def test_signals(subject: Subject) -> None:
+    """Runs a shell script in a process that ignores SIGINT and blocks others; it tells what it ignores."""
+    script, copy = subject.folder / "script", subject.folder / "status"
+    script.write_text(f"exec cat /proc/self/status > {shlex.quote(str(copy))}\n")
+    task = {"command_parallel": shlex.join(["/bin/sh", str(script)])}
+    runner = subject.new_runner(ignored_signals=["SIGINT"], blocked_signals=["SIGUSR2", "SIGALRM"])
+    subject.run([parallel(task=task)], ["a"], runner=runner).must_succeed()
+    must(copy.is_file(), "the script to run", "it did not")
+    lines = copy.read_text().splitlines()
+    blocked = ", ".join(_signals(lines, "SigBlk"))
+    must(not blocked, "no signal to be blocked when a unit starts", f"blocked: {blocked}")
+    ignored = {"SIGPIPE", "SIGTERM", "SIGINT"} & set(_signals(lines, "SigIgn"))
+    must(
+        not ignored,
+        "no SIGPIPE, SIGTERM or SIGINT to be ignored when a unit starts",
+        f"ignored: {sorted(ignored)}",
+    )
+
+
+def _signals(lines: list[str], mask: str) -> list[str]:
+    """The signals in one of the masks of a process's status."""
+    (bits,) = (int(line.split()[1], 16) for line in lines if line.startswith(mask))
+    names = {number.value: number.name for number in signal.Signals}
+    return [names.get(n, f"signal {n}") for n in range(1, 65) if bits >> (n - 1) & 1]
+
+
+@requirement("ENV-008")
+def test_process_groups(subject: Subject) -> None:
+    """Runs two units that write down their process groups."""
+    places = {name: subject.folder / f"found-{name}" for name in "ab"}
+    subject.run(
+        [parallel({name: [["describe", str(place)]] for name, place in places.items()})], list(places)
+    ).must_succeed()
+    first, second = (read_json(place) for place in places.values())
+    runners = os.getpgid(subject.runner.pid)
+    here = [unit for unit in (first, second) if unit["machine"] == processes.machine()]
+    must(
+        runners not in [unit["group"] for unit in here],
+        f"the units to be in other process groups than the runner, which is in {runners}",
+        f"the groups of the units are {first['group']} and {second['group']}",
+    )
+    if first["machine"] == second["machine"]:
+        must(
+            first["group"] != second["group"],
+            "each unit to have a process group of its own",
+            f"both are in the group {first['group']}",
+        )
+    elif not here:
+        not_judged("the units ran on other machines than the runner, and each on one of its own")

@@ -1,0 +1,99 @@
+"""Execution: what runs at the same time, and what waits for what."""
+
+from __future__ import annotations
+
+import pytest
+
+from ..expectations import Subject, must, must_equal, requirement
+from ..traces import QUIET_S, Gate, must_not_have_run, recorded, stays
+from ..workflows import compound, names, non_parallel, parallel, updates, url
+
+
+@requirement("EXEC-006")
+def test_slow_first_unit(subject: Subject) -> None:
+    """Runs three units, each of which makes an image; the first one ends when the last one has ended."""
+    lock, here = subject.folder / "lock", subject.folder / "here"
+    made = {name: updates({"zarr_url": f"of {name}", "origin": name}) for name in "abc"}
+    do = {
+        "a": [made["a"], ["wait", str(here)], ["outlive", str(lock)], ["sleep", 0.1]],
+        "b": [made["b"]],
+        "c": [["alive", str(lock)], ["touch", str(here)], made["c"]],
+    }
+    ended = subject.run([parallel(do)], ["a", "b", "c"], **subject.room_for(2))
+    expected = ["a", "b", "c", "of a", "of b", "of c"]
+    must_equal(names(ended.result["images"]), expected, "the images, in order,")
+
+
+@requirement("EXEC-007")
+def test_two_at_once(subject: Subject) -> None:
+    """Runs two units, each of which waits until the other one is there."""
+    gate = Gate(subject)
+    run = subject.start(
+        [parallel({name: gate.steps(name) for name in "ab"})], ["a", "b"], **subject.room_for(2)
+    )
+    gate.must_come("a", "b")
+    gate.let("a", "b")
+    run.wait().must_succeed()
+
+
+@requirement("EXEC-008")
+@pytest.mark.parametrize("limit", [1, 3])
+def test_ceiling(subject: Subject, limit: int) -> None:
+    """Sets a limit for a task of twice as many units; lets all of those that run end, but for one."""
+    gate = Gate(subject)
+    units = [f"unit-{i}" for i in range(2 * limit)]
+    task = parallel({name: gate.steps(name) for name in units})
+    run = subject.start([task], units, what=f"limit {limit}, {len(units)} units", **subject.room_for(limit))
+    gate.must_hold(limit, "at the start")
+    gate.let(*sorted(gate.waiting())[1:] or units[:1])
+    gate.must_hold(limit, "when some have ended and another goes on" if limit > 1 else "when one has ended")
+    gate.let(*units)
+    run.wait().must_succeed()
+
+
+@requirement("EXEC-010")
+def test_tasks_wait(subject: Subject) -> None:
+    """Runs two tasks; of the first one a unit ends at once, another makes an image and takes its time."""
+    gate, lock, trace = Gate(subject), subject.folder / "lock", subject.folder / "trace"
+    slow = [updates({"zarr_url": "of b", "origin": "b"}), *gate.steps("unit b")]
+    tasks = [
+        parallel({"a": [["alive", str(lock)]], "b": slow}),
+        non_parallel([["record", str(trace)]]),
+    ]
+    run = subject.start(tasks, ["a", "b"], **subject.room_for(2))
+    gate.must_come("unit b")
+    subject.wait_for(lock)
+    must_not_have_run(trace, "the second task, while the first one is under way,", QUIET_S)
+    gate.let("unit b")
+    run.wait().must_succeed()
+    found = [unit.get("zarr_urls") for unit in recorded(trace)]
+    must_equal(found, [[url("a"), url("b"), url("of b")]], "the images of the second task")
+
+
+@requirement("EXEC-011")
+def test_the_init_ends_first(subject: Subject) -> None:
+    """Runs a compound task whose init writes its list and then goes on for a while."""
+    gate, trace = Gate(subject), subject.folder / "trace"
+    task = compound(["a", "b"], [["record", str(trace)]], gate.steps("the init"))
+    run = subject.start([task], ["a"])
+    gate.must_come("the init")
+    must_not_have_run(trace, "a compute unit, while the init is under way,", QUIET_S)
+    gate.let("the init")
+    run.wait().must_succeed()
+    must_equal(names(recorded(trace)), ["a", "b"], "the images whose compute units ran")
+
+
+@requirement("EXEC-012")
+def test_the_last_output_counts(subject: Subject) -> None:
+    """Runs a unit that writes an output, goes on for a while, and then writes another, larger one."""
+    gate, words = Gate(subject), "x" * 200_000
+    first = updates({"zarr_url": "a", "attributes": {"words": "first"}})
+    last = updates({"zarr_url": "a", "attributes": {"words": words}})
+    run = subject.start([parallel([first, *gate.steps("the unit"), last])], ["a"])
+    gate.must_come("the unit")
+    stays(lambda: not run.is_over, QUIET_S, "the run to go on while its unit does", "the run ended")
+    gate.let("the unit")
+    run.wait().must_succeed()
+    found = str(run.wait().images[0].get("attributes", {}).get("words"))
+    expected = f"an attribute of {len(words):,} characters, which the unit wrote at last,"
+    must(found == words, f"{expected} to be in images.json", f"{len(found):,} characters, {found[:20]!r}")

@@ -1,0 +1,100 @@
+"""Interface: the event loop, and cancelling."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ..expectations import Run, Subject, must, must_equal, requirement, violation
+from ..workflows import names, parallel, updates
+
+_GAP_S = 0.5
+
+
+@requirement("IFACE-005")
+def test_the_event_loop_is_free(subject: Subject) -> None:
+    """Runs a task whose one unit takes 0.8 s, and one of fifty units, beside a coroutine that ticks."""
+    tasks = [parallel({"a": [["sleep", 0.8]], "*": []}, type_filters={"slow": True}), parallel()]
+    images = [{"zarr_url": "/data/zarr/a", "types": {"slow": True}}, *(f"image-{i}" for i in range(50))]
+    ended = subject.run(tasks, images, dataset=None)
+    ended.must_succeed()
+    gap = ended.answer["loop_gap_s"]
+    must(gap < _GAP_S, f"the event loop to be held for less than {_GAP_S} s", f"it was held for {gap:.2f} s")
+
+
+def _cancelled(run: Run) -> None:
+    """Cancel a run; CancelledError has to come out."""
+    run.cancel()
+    run.wait().failure.must_be("CancelledError")
+
+
+@requirement("IFACE-006")
+@pytest.mark.parametrize("way", ["stubborn", "double_fork", "session"])
+def test_cancel(subject: Subject, way: str) -> None:
+    """Cancels a run while a unit hangs that has a stubborn child, or one that left its group or session."""
+    lock, here = subject.folder / "lock", subject.folder / "here"
+    do = [["alive", str(lock)], [way, str(subject.folder / "child")], ["touch", str(here)], ["hang"]]
+    run = subject.start([parallel(do)], ["a"])
+    subject.wait_for(here)
+    _cancelled(run)
+    subject.must_be_dead(lock, "when CancelledError came out")
+
+
+@requirement("IFACE-007")
+def test_cancel_keeps_what_ended(subject: Subject) -> None:
+    """Cancels a run of two tasks when of the second one a unit has ended and another hangs."""
+    ended, here = subject.folder / "ended", subject.folder / "here"
+    change = updates({"zarr_url": "new", "origin": "a", "attributes": {"from": "a"}})
+    do = {"a": [change, ["touch", str(ended)]], "b": [["touch", str(here)], ["hang"]]}
+    run = subject.start([parallel(), parallel(do)], ["a", "b"], observe=True)
+    subject.wait_for(here)
+    subject.wait_for(ended)
+    _wait_for_end(subject, run, "1_par_0000000")
+    _cancelled(run)
+    must_equal(names(run.wait().images), ["a", "b", "new"], "the images in images.json")
+    must_equal(run.wait().statuses, ["done", "failed"], "the statuses in the history")
+
+
+def _wait_for_end(subject: Subject, run: Run, label: str) -> None:
+    """Until the backend has told that a unit ended: what it does not know yet it cannot keep."""
+
+    def told() -> bool:
+        return any(event["label"] == label and event["state"] == "ended" for event in run.events)
+
+    subject.eventually(told, f"observers to be told that unit {label} ended", "they were not")
+
+
+@requirement("IFACE-008")
+def test_cancel_starts_nothing(subject: Subject) -> None:
+    """Cancels a run of sixty units when the first of them hang; each that starts leaves a line."""
+    trace, lock = subject.folder / "trace", subject.folder / "lock"
+    do = [["alive", str(lock)], ["append", str(trace), "started"], ["hang"]]
+    run = subject.start([parallel(do), parallel(do)], [f"image-{i}" for i in range(60)])
+    subject.wait_for(trace)
+    _cancelled(run)
+    lines = _lines(trace)
+    subject.must_be_dead(lock, "when CancelledError came out")
+    must_equal(subject.run([parallel()], ["a"]).statuses, ["done"], "another run's statuses")
+    must_equal(_lines(trace), lines, "the number of units that had started")
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines())
+
+
+@requirement("IFACE-009")
+def test_cancel_twice(subject: Subject) -> None:
+    """Cancels a run again and again while a unit hangs that ignores SIGTERM."""
+    lock, here = subject.folder / "lock", subject.folder / "here"
+    do = [["alive", str(lock)], ["ignore_term"], ["touch", str(here)], ["hang"]]
+    run = subject.start([parallel(do)], ["a"])
+    subject.wait_for(here)
+    for _ in range(3):
+        run.cancel()
+        time.sleep(0.1)  # so that the next one comes while this one is under way
+    _cancelled(run)
+    subject.must_be_dead(lock, "when CancelledError came out")
+    if not (run.folder / "history.json").exists():
+        violation("the history to be there", "there is no history.json")

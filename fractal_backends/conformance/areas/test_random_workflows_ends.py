@@ -1,0 +1,248 @@
+"""Random ends: units that end in any mix of ways, and runs that are cancelled at any moment."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from ..examples import chosen, for_all
+from ..expectations import Ended, Subject, must, must_contain, must_equal, requirement
+from ..random_workflows import without_one
+from ..violations import must_name
+from ..workflows import Json, image, parallel, updates
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A way for a unit to end."""
+
+    name: str
+    steps: tuple[list[Any], ...]
+    """What the unit does after it has written a good output."""
+    error: str | None = None
+    told: str = ""
+    """What the error's message holds."""
+
+
+_UPDATES = _Way("updates its image", ())
+_WAYS = (
+    _UPDATES,
+    _Way("has no output", (["raw", "{}"],)),
+    *(_Way(f"exits with {code}", (["exit_with", code],), "TaskExecutionError") for code in (1, 127, 137)),
+    *(
+        _Way(
+            f"kills itself by {number}",
+            (["kill_self", number],),
+            "JobExecutionError",
+            f"returncode=-{number}",
+        )
+        for number in (9, 10, 15)
+    ),
+    *(
+        _Way(f"writes {text!r}", (["raw", text],), "JobExecutionError", "Validation of task output failed.")
+        for text in (
+            "done",
+            '{"image_list_updates": [',
+            "[]",
+            '{"updates": []}',
+            '{"image_list_removals": "x"}',
+        )
+    ),
+)
+
+
+@requirement("RAND-003")
+def test_random_failures(subject: Subject) -> None:
+    """Runs a parallel task whose units write a good output, and then end in a random mix of ways. This is the
+    simplest mix that was found to go wrong."""
+
+    def judge(ways: list[_Way], place: str) -> None:
+        names = [f"unit-{number}" for number in range(len(ways))]
+        trace = subject.folder / f"{place}.txt"
+        good = {
+            name: updates({"zarr_url": name, "attributes": {"by": name}, "types": {"new": True}})
+            for name in names
+        }
+        steps = {
+            name: [["append", str(trace), name], good[name], *way.steps]
+            for name, way in zip(names, ways, strict=True)
+        }
+        what = "; ".join(f"{name} {way.name}" for name, way in zip(names, ways, strict=True))
+        ended = subject.run([parallel(steps)], names, folder=place, what=what)
+        _must_tell(ended, ways)
+        must_equal(sorted(_lines(trace)), names, "the units that ran, each once,")
+        must_equal(
+            ended.images, [_left(name, way) for name, way in zip(names, ways, strict=True)], "the images"
+        )
+
+    for_all(subject, chosen(_make_mix, _order_of_ways, 11, out_of=500), judge, without_one)
+
+
+def _make_mix(source: Random) -> list[_Way]:
+    return [source.choice(_WAYS) for _ in range(2 + source.randrange(5))]
+
+
+def _order_of_ways(ways: list[_Way]) -> set[str]:
+    """What is new about a mix: which way comes first, and which kinds follow each other."""
+    failures = [way for way in ways if way.error]
+    found = {f"first: {way.name}" for way in failures[:1]}
+    return found | {f"{one.told} before {other.told}" for one, other in itertools.pairwise(ways)}
+
+
+def _left(name: str, way: _Way) -> Json:
+    return image(name, {"new": True}, by=name) if way is _UPDATES else image(name)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _must_tell(ended: Ended, ways: list[_Way]) -> None:
+    """The first failure has to be raised, and all of them be told of."""
+    failed = [number for number, way in enumerate(ways) if way.error]
+    must_equal(ended.statuses, ["failed" if failed else "done"], "the history's statuses")
+    if not failed:
+        ended.must_succeed()
+        return
+    first = ways[failed[0]]
+    message = ended.failure.must_be(str(first.error), first.told).message.replace(str(ended.folder), "…")
+    if first.error == "TaskExecutionError":
+        must_name(message, int(first.name.split()[-1]), "the exit code of the first unit that failed")
+    must_name(message, len(failed), "the number of units that failed")
+    for number in failed if len(failed) > 1 else ():
+        must_contain(message, f"0_par_{number:07d}", "the message, for each unit that failed,")
+
+
+_TASKS = 3
+_HANGS: tuple[str, ...] = ("hang", "session", "write_until_killed")
+
+
+@dataclass(frozen=True)
+class _Cancelled:
+    """A run of some parallel tasks in which a unit may hang, and the moment when it is cancelled."""
+
+    units: int
+    hangs: tuple[int, int, str] | None
+    """Which task's unit does, and how."""
+    moment: int
+    """How many units have to have started by then."""
+
+    @classmethod
+    def make(cls, source: Random) -> _Cancelled:
+        """A random one."""
+        hangs = source.randrange(_TASKS), source.randrange(4), source.choice(_HANGS)
+        return cls(1 + source.randrange(4), hangs if source.randrange(3) else None, source.randrange(11))
+
+    def simpler(self) -> Iterator[_Cancelled]:
+        """Ones that are simpler."""
+        if self.hangs:
+            yield replace(self, hangs=None)
+        if self.units > 1:
+            yield replace(self, units=self.units - 1)
+        if self.moment:
+            yield replace(self, moment=self.after - 1)
+
+    @property
+    def after(self) -> int:
+        """The moment, if it is sure to come."""
+        sure = _TASKS * self.units if self.hangs is None else self.hangs[0] * self.units + 1
+        return min(self.moment, sure)
+
+    @property
+    def what(self) -> str:
+        """For a person to read."""
+        stuck = "no unit hangs"
+        if self.hangs:
+            stuck = f"task {self.hangs[0]}'s unit {self.hangs[1] % self.units} hangs ({self.hangs[2]})"
+        return f"{_TASKS} tasks of {self.units} units, cancelled when {self.after} have started; {stuck}"
+
+    def situations(self) -> set[str]:
+        """What is new about it."""
+        stuck = self.hangs and (self.hangs[0], self.hangs[2])
+        return {f"{self.units}", f"after {self.after}", f"{stuck}", f"{self.hangs is None} {self.after}"}
+
+    def steps(self, folder: Path, task: int, unit: int) -> list[list[Any]]:
+        """What a unit does."""
+        begin = [["append", f"{folder}/begun.txt", f"{task}"], ["alive", f"{folder}/alive"]]
+        if self.hangs and (task, unit) == (self.hangs[0], self.hangs[1] % self.units):
+            how = self.hangs[2]
+            return [*begin, *([[how, f"{folder}/{how}"]] if how != "hang" else []), ["hang"]]
+        done = updates({"zarr_url": f"{unit}", "attributes": {f"t{task}": unit}})
+        return [*begin, done, ["append", f"{folder}/ended.txt", f"{task} {unit}"]]
+
+
+@requirement("RAND-004")
+def test_cancels(subject: Subject) -> None:
+    """Cancels a run of three parallel tasks when a random number of units have started. This is the simplest
+    example that was found to go wrong."""
+
+    def judge(example: _Cancelled, place: str) -> None:
+        folder = subject.folder / place
+        folder.mkdir()
+        tasks = [
+            parallel(
+                {f"{unit}": example.steps(folder, task, unit) for unit in range(example.units)},
+                task={"output_types": {f"t{task}": True}},
+            )
+            for task in range(_TASKS)
+        ]
+        run = subject.start(
+            tasks, [f"{unit}" for unit in range(example.units)], folder=f"{place}/run", what=example.what
+        )
+        subject.before_the_end(
+            lambda: len(_lines(folder / "begun.txt")) >= example.after, f"{example.after} units to start"
+        )
+        run.cancel()
+        ended = run.wait()
+        if (folder / "alive").exists():
+            subject.must_be_dead(folder / "alive", "after the cancel")
+        _must_be_whole(ended, example)
+
+    for_all(subject, chosen(_Cancelled.make, _Cancelled.situations, 8, out_of=500), judge, _Cancelled.simpler)
+
+
+def _must_be_whole(ended: Ended, example: _Cancelled) -> None:
+    """The state files have to be those of whole tasks, and of a task of which a part succeeded."""
+    if not ended.succeeded:
+        must(
+            "CancelledError" in ended.failure.types,
+            "the run to raise CancelledError, or to have succeeded before",
+            ended.summary,
+        )
+        if not example.after and not (ended.folder / "history.json").exists():
+            return  # it was cancelled before it began
+    statuses, saved = ended.statuses, ended.saved
+    done = statuses.count("done")
+    failed = [] if ended.succeeded else ["failed"] * (len(statuses) > done)
+    must_equal(statuses, ["done"] * done + failed, "the statuses in history.json")
+    must(
+        not ended.succeeded or done == _TASKS,
+        f"a run that succeeds to have done {_TASKS} tasks",
+        f"{done} done",
+    )
+    types = {f"t{task}": True for task in range(done)}
+    must_equal(saved["filters"], {"types": types, "attributes": {}}, f"filters.json after {done} whole tasks")
+    of_the_last = _of_units_that_ended(ended, done) if failed else set()
+    expected = []
+    for unit in range(example.units):
+        tasks = [*range(done), *([done] if f"{unit}" in of_the_last else [])]
+        attributes: Json = {f"t{task}": unit for task in tasks}
+        expected.append(image(f"{unit}", {f"t{task}": True for task in tasks}, **attributes))
+    must_equal(saved["images"], expected, f"images.json after {done} whole tasks")
+
+
+def _of_units_that_ended(ended: Ended, task: int) -> set[str]:
+    """The images that have what a task says of them, of those whose units wrote it."""
+    wrote = {
+        line.split()[1] for line in _lines(ended.folder.parent / "ended.txt") if line.startswith(f"{task} ")
+    }
+    have = {
+        found["zarr_url"].rpartition("/")[2]
+        for found in ended.images
+        if f"t{task}" in found.get("attributes", {})
+    }
+    return wrote & have

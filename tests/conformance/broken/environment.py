@@ -1,0 +1,132 @@
+"""Broken in what a unit finds when it starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from dataclasses import replace
+from typing import Any, BinaryIO, ClassVar
+
+from fractal_backends import RunInfo, RunResult, Support, Unit, UnitExecutor
+from tests.conformance.broken import caught_by
+from tests.conformance.broken.plain import PlainBackend
+
+_WITH_INIT_LINES = {**PlainBackend.arguments, "worker_init": Support.HONOURED}
+
+
+@caught_by("ENV-001", "the compute units of a compound task are not told of the cache folder")
+class CacheDirForgotten(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return super().how(unit if unit.component is None else replace(unit, env={}), log)
+
+
+@caught_by("ENV-002", "initial lines are taken apart instead of given to a shell")
+class InitLinesTakenApart(PlainBackend):
+    arguments: ClassVar = _WITH_INIT_LINES
+
+    def open(self, run: RunInfo) -> UnitExecutor:
+        lines = (run.worker_init or "").splitlines()
+        pairs = (line.removeprefix("export ").partition("=") for line in lines if line.startswith("export "))
+        self._exported = {name: value.strip("'\"") for name, _, value in pairs}
+        return super().open(run)
+
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return super().how(replace(unit, env={**unit.env, **self._exported}), log)
+
+
+@caught_by("ENV-002", "initial lines are executed once, in the environment of the server")
+class InitLinesInTheServer(PlainBackend):
+    arguments: ClassVar = _WITH_INIT_LINES
+
+    async def process_workflow(self, *, worker_init: str | None = None, **arguments: Any) -> RunResult:
+        if worker_init:
+            script = f"{worker_init}\nenv --null"
+            shown = subprocess.run(["/bin/sh", "-c", script], stdout=subprocess.PIPE, text=True, check=True)
+            for entry in shown.stdout.split("\0")[:-1]:
+                name, _, value = entry.partition("=")
+                os.environ[name] = value
+        return await super().process_workflow(**arguments)
+
+
+@caught_by("ENV-003", "units start in a scratch folder that is removed too early")
+class ScratchFolderRemoved(PlainBackend):
+    def start(self, unit: Unit, log: BinaryIO) -> subprocess.Popen[bytes]:
+        with tempfile.TemporaryDirectory() as scratch:
+            return subprocess.Popen(unit.command, cwd=scratch, **self.how(unit, log))
+
+
+@caught_by("ENV-004", "a unit's own variables take the place of the runner's")
+class EnvironmentReplaced(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "env": {"PATH": os.environ["PATH"], **unit.env}}
+
+
+@caught_by("ENV-004", "the environment goes through text with a variable in each line")
+class EnvironmentInLines(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        how = super().how(unit, log)
+        text = "\n".join(f"{name}={value}" for name, value in how["env"].items())
+        return {**how, "env": dict(line.split("=", 1) for line in text.splitlines() if "=" in line)}
+
+
+@caught_by("ENV-005", "units share the standard input of the server")
+class StandardInputShared(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "stdin": None}
+
+
+@caught_by("ENV-006", "units inherit the descriptor of their log, and those of others")
+class LogDescriptorInherited(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        os.set_inheritable(log.fileno(), True)
+        return {**super().how(unit, log), "close_fds": False}
+
+
+@caught_by("ENV-006", "units inherit a pipe by which the runner waits for their end")
+class PipeInherited(PlainBackend):
+    def start(self, unit: Unit, log: BinaryIO) -> subprocess.Popen[bytes]:
+        read, write = os.pipe()
+        process = subprocess.Popen(unit.command, pass_fds=[write], **self.how(unit, log))
+        os.close(write)
+        os.read(read, 1)
+        os.close(read)
+        return process
+
+
+def _reset_mask() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+@caught_by("ENV-007", "units ignore SIGPIPE, as Python does")
+class SigpipeIgnored(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "restore_signals": False}
+
+
+@caught_by("ENV-007", "units ignore SIGINT where the server does")
+class SigintIgnored(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "preexec_fn": _reset_mask}
+
+
+@caught_by("ENV-008", "units are in the process group of the server")
+class GroupOfTheServer(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "process_group": None}
+
+
+@caught_by("ENV-008", "all units are in one process group")
+class OneGroupForAll(PlainBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        self._leader: int | None = None
+        return super().open(run)
+
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "process_group": self._leader or 0}
+
+    def start(self, unit: Unit, log: BinaryIO) -> subprocess.Popen[bytes]:
+        process = super().start(unit, log)
+        self._leader = self._leader or process.pid
+        return process

@@ -1,0 +1,1 @@
+"""Backends that are right, of different kinds."""

@@ -1,0 +1,163 @@
+"""The command `check`, and pytest's way to the same suite."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from fractal_backends.conformance.requirements import SUITE_VERSION, requirements
+from tests.helpers.plugins import install
+
+HANGS = """
+import asyncio, os, subprocess, time
+from fractal_backends_local import LocalBackend
+
+class Hangs(LocalBackend):
+    async def process_workflow(self, **arguments):
+        subprocess.Popen(["sleep", "600"], start_new_session=True)
+        time.sleep(600)
+
+class Dies(LocalBackend):
+    async def process_workflow(self, **arguments):
+        print("about to go", flush=True)
+        os._exit(3)
+
+class Raises(LocalBackend):
+    async def process_workflow(self, **arguments):
+        raise KeyError("internal")
+"""
+
+
+def check(
+    tmp_path: Path, *arguments: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {**(env or install(tmp_path / "installed", {})), "TMPDIR": str(tmp_path)}
+    return subprocess.run(
+        [sys.executable, "-m", "fractal_backends.cli", "check", *arguments],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def ill_behaved(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed" / "ill.py").write_text(HANGS)
+    (tmp_path / "installed").rename(tmp_path / "modules")
+    env = install(
+        tmp_path / "installed", {name.lower(): f"ill:{name}" for name in ("Hangs", "Dies", "Raises")}
+    )
+    return {**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{tmp_path / 'modules'}"}
+
+
+def test_a_backend_that_conforms(tmp_path: Path) -> None:
+    files = {kind: tmp_path / f"report.{kind}" for kind in ("json", "junit", "html", "badge")}
+    only = ["--only", "smoke", "--only", "IFACE-014"]
+    result = check(tmp_path, "local", *only, *(f"--{kind}={path}" for kind, path in files.items()))
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads(files["json"].read_text())
+    verdicts = {entry["requirement"]["id"]: entry["verdict"] for entry in report["judgements"]}
+    assert list(verdicts) == list(requirements())
+    chosen = {name for name, requirement in requirements().items() if requirement.smoke} | {"IFACE-014"}
+    assert {name for name, verdict in verdicts.items() if verdict == "passed"} == chosen
+    assert report["conforms"] is True
+    assert report["subject"]["name"] == "local"
+    named = ET.parse(files["junit"]).iterfind(".//property[@name='requirement']")
+    assert {entry.get("value") for entry in named} == chosen
+    assert "local" in files["html"].read_text()
+    assert f"conformance {SUITE_VERSION}" in files["badge"].read_text()
+    assert not list(tmp_path.glob("fractal-check-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("hangs", ["still under way", "ill.py", "process_workflow"]),
+        ("dies", ["it ended", "about to go"]),
+        ("raises", ["KeyError"]),
+    ],
+)
+def test_backends_that_misbehave(tmp_path: Path, name: str, told: list[str]) -> None:
+    result = check(tmp_path, name, "--only=IFACE-004,EXEC-001", "--deadline=2", env=ill_behaved(tmp_path))
+    assert result.returncode == 1, result.stderr
+    for part in ("IFACE-004", "EXEC-001", "expected", *told):
+        assert part in result.stdout
+    assert list(tmp_path.glob("fractal-check-*"))
+
+
+def test_wrong_input(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"option": {}, "arguments": {"slurm_usr": "x"}}')
+    cases: dict[str, tuple[list[str], str]] = {
+        "no-such-backend": (["no-such-backend"], "There is no backend 'no-such-backend'"),
+        "selection": (["local", "--only", "nonsense"], "nonsense"),
+        "no settings": (["local", "--options", "missing.json"], "missing.json"),
+        "settings": (["local", "--options", str(settings)], "slurm_usr"),
+        "output": (["local", "--html", str(tmp_path / "no" / "such" / "page.html")], "page.html"),
+    }
+    for case, (arguments, told) in cases.items():
+        folder = tmp_path / case
+        folder.mkdir()
+        result = check(folder, *arguments)
+        assert result.returncode == 2, case
+        assert told in result.stderr, case
+        assert "Traceback" not in result.stderr, case
+
+
+def test_without_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "hypothesis.py").write_text("raise ImportError('No module named hypothesis')")
+    env = install(tmp_path / "installed", {})
+    result = check(tmp_path, "local", env={**env, "PYTHONPATH": f"{tmp_path}:{env['PYTHONPATH']}"})
+    assert result.returncode == 2
+    assert "pip install 'fractal-backends[conformance]'" in result.stderr
+
+
+def test_options_reach_the_backend(tmp_path: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"options": {"parallel_tasks_per_job": 0}}')
+    result = check(tmp_path, "local", "--only", "EXEC-001", "--options", str(settings))
+    assert result.returncode == 1
+    assert "parallel_tasks_per_job" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "extra", [["-m", "smoke", "--only", "IFACE-001"], ["-k", "test_the_result"], ["--in-process"]]
+)
+def test_pytest(tmp_path: Path, extra: list[str]) -> None:
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--pyargs", "fractal_backends.conformance", "--backend=local"),
+            *("-p", "no:cacheprovider", "--only", "IFACE-004", f"--basetemp={tmp_path / 'base'}", *extra),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
+    assert " passed" in result.stdout
+
+
+def test_pytest_without_the_suite_knows_no_backend_option(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n    parser.addoption('--backend', default='mine')\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "def test_it(request):\n    assert request.config.getoption('--backend') == 'mine'\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout
