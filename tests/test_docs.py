@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_backend_of_the_page_runs_a_workflow(code: str, tmp_path: Path) -> Non
 
 def test_the_pages_that_are_made_from_data_have_all_of_it() -> None:
     fill_in = runpy.run_path(str(DOCS / "generated_pages.py"))["on_page_markdown"]
-    expected = {
+    expected: dict[str, Iterable[str]] = {
         "specification": requirements(),
         "capabilities": capabilities(),
         "broken-backends": [defect.name for defect in defects()],

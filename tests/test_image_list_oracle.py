@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings, strategies as st
+from hypothesis import HealthCheck, event, given, settings
 
 from fractal_backends import (
     Backend,
@@ -26,7 +26,7 @@ from fractal_backends import (
     UnitState,
 )
 from fractal_backends.conformance.oracle import ZARR_DIR, Expected, RandomTask, State, expected_ends, same
-from fractal_backends.conformance.random_workflows import Chance, written
+from fractal_backends.conformance.strategies import states, workflows, written
 from tests.helpers.workflows import dataset, run, saved, statuses
 
 FAILED = "units failed"
@@ -108,8 +108,6 @@ quick = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-chances = st.randoms(use_true_random=False).map(Chance)
-workflows = chances.map(lambda chance: (chance.state(), chance.workflow(1, 3)))
 
 
 @pytest.fixture
@@ -121,14 +119,14 @@ def memory(tmp_path: Path) -> Iterator[Path]:
 
 
 @settings(quick, max_examples=200)
-@given(workflow=workflows)
-def test_the_engine_agrees_with_the_oracle(memory: Path, workflow: tuple[State, list[RandomTask]]) -> None:
-    _check(memory, StepsBackend(), *workflow)
+@given(state=states, tasks=workflows)
+def test_the_engine_agrees_with_the_oracle(memory: Path, state: State, tasks: list[RandomTask]) -> None:
+    _check(memory, StepsBackend(), state, tasks)
 
 
 @settings(quick, max_examples=8)
-@given(workflow=workflows)
+@given(state=states, tasks=workflows)
 def test_the_local_backend_agrees_with_the_oracle(
-    memory: Path, workflow: tuple[State, list[RandomTask]]
+    memory: Path, state: State, tasks: list[RandomTask]
 ) -> None:
-    _check(memory, None, *workflow)
+    _check(memory, None, state, tasks)

@@ -197,8 +197,8 @@ def check(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help='What to judge it with, as JSON: `{"options": {...}, "arguments": {...}}`, with options of the'
-            " backend and values for the optional arguments, such as a `slurm_user` that there is.",
+            help='What to judge it with, as JSON: `{"options": {...}, "arguments": {...}}`, with options of'
+            " the backend and values for the optional arguments, such as a `slurm_user` that there is.",
         ),
     ] = None,
     only: Annotated[

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from random import Random
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.strategies import SearchStrategy
 
 from .expectations import not_judged
-from .subject import Subject
+from .subject import Run, Subject
 from .violations import Violation
 
 ExampleT = TypeVar("ExampleT")
@@ -18,96 +19,113 @@ _SIMPLIFYING_S = 5.0
 _SPARE = 0.1
 """Of a test's time: no example is begun when less is left."""
 
-
-def chosen(
-    make: Callable[[Random], ExampleT],
-    situations: Callable[[ExampleT], set[str]],
-    count: int,
-    out_of: int,
-) -> list[ExampleT]:
-    """Of many random examples, the same ones each time, those with the most situations that no other has.
-
-    To make one is a thousand times quicker than to judge a backend by it.
-    """
-    left = []
-    for number in range(out_of):
-        example = make(Random(number))
-        left.append((situations(example), example))
-    met: set[str] = set()
-    found = []
-    for _ in range(count):
-        new, example = max(left, key=lambda one: len(one[0] - met))
-        met |= new
-        found.append(example)
-    return found
+THOROUGH = settings(
+    deadline=None,
+    database=None,
+    derandomize=True,  # a verdict must not change from one day to the next
+    phases=[Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
 
 
-def for_all(
-    subject: Subject,
-    examples: Sequence[ExampleT],
-    judge: Callable[[ExampleT, str], None],
-    simpler: Callable[[ExampleT], Iterable[ExampleT]],
-) -> None:
-    """Judge examples, and for the first that fails tell the simplest one that is found to fail.
+class Trials:
+    """Examples that are judged while there is time, and the last one that failed."""
 
-    `judge` is given an example, and a name for a folder of its own. A backend that is too slow for all of the
-    examples is judged by fewer; one that is too slow for half of them is not judged.
-    """
-    trials = _Trials(subject, judge)
-    for example in examples:
-        if not trials.have_time():
-            break
-        violation = trials.violation(example)
-        if violation:
-            raise trials.simplest(example, violation, simpler)
-    if len(trials.tried) < len(examples) / 2:
-        not_judged(
-            f"only {len(trials.tried)} of {len(examples)} examples could be tried in"
-            f" {subject.deadline.seconds:g} s; more time can be given with --deadline"
-        )
+    def __init__(self, subject: Subject) -> None:
+        self.count = 0
+        self._subject = subject
+        self._slowest_s = 0.0
+        self._simplify_until = float("inf")
+        self._violation: Violation | None = None
+        self._runs: list[Run] = []
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether what follows is to find a simpler example that fails."""
+        return self._violation is not None
 
-@dataclass
-class _Trials(Generic[ExampleT]):
-    """Examples that were judged."""
+    def next_place(self) -> str | None:
+        """A name for the folder of the next example; None where there is no time for one."""
+        deadline = self._subject.deadline
+        if deadline.left < max(_SPARE * deadline.seconds, 2 * self._slowest_s):
+            return None
+        if time.monotonic() > self._simplify_until:
+            return None
+        self.count += 1
+        self._subject.runs.clear()
+        return f"example-{self.count}"
 
-    subject: Subject
-    judge: Callable[[ExampleT, str], None]
-    tried: set[str] = field(default_factory=set)
-    _slowest_s: float = 0.0
-
-    def have_time(self) -> bool:
-        """Whether another one is sure to end in time."""
-        deadline = self.subject.deadline
-        return deadline.left > max(_SPARE * deadline.seconds, 2 * self._slowest_s)
-
-    def violation(self, example: ExampleT) -> Violation | None:
-        """What is wrong with this one; the runs that are told of are those of this example."""
-        self.tried.add(repr(example))
-        self.subject.runs.clear()
+    def judge(self, example: Callable[[], None]) -> None:
+        """Judge an example; keeps a violation, and the runs that it tells of."""
         started = time.monotonic()
         try:
-            self.judge(example, f"example-{len(self.tried)}")
+            example()
         except Violation as error:
-            return error
+            if self._violation is None:
+                self._simplify_until = time.monotonic() + _SIMPLIFYING_S
+            self._violation, self._runs = error, self._subject.runs[:]
+            raise
         finally:
-            if len(self.tried) > 1:  # the first one waits for the runner to start
-                self._slowest_s = max(self._slowest_s, time.monotonic() - started)
-        return None
+            self._slowest_s = max(self._slowest_s, time.monotonic() - started)
 
-    def simplest(
-        self, example: ExampleT, violation: Violation, simpler: Callable[[ExampleT], Iterable[ExampleT]]
-    ) -> Violation:
-        """What is wrong with the simplest example that can be found in a while."""
-        end = time.monotonic() + _SIMPLIFYING_S
-        runs = self.subject.runs[:]
-        waiting = iter(simpler(example))
-        while time.monotonic() < end and self.have_time():
-            candidate = next(waiting, None)
-            if candidate is None:
-                break
-            found = self.violation(candidate) if repr(candidate) not in self.tried else None
-            if found:
-                violation, runs, waiting = found, self.subject.runs[:], iter(simpler(candidate))
-        self.subject.runs[:] = runs
-        return violation
+    def search(self, search: Callable[[], Any], at_least: int) -> None:
+        """Let Hypothesis search for an example that fails, and simplify it. Raises its violation.
+
+        A backend that is too slow for so many examples is not judged.
+        """
+        try:
+            search()
+        except Exception:  # also Hypothesis's own, which is told by examples that pass that time is up
+            if self._violation is None:
+                raise
+        if self._violation is not None:
+            self._subject.runs[:] = self._runs
+            raise self._violation from None
+        if self.count < at_least:
+            not_judged(
+                f"only {self.count} of {at_least} examples could be tried in"
+                f" {self._subject.deadline.seconds:g} s; more time can be given with --deadline"
+            )
+
+
+def for_any(
+    subject: Subject,
+    examples: SearchStrategy[ExampleT],
+    situations: Callable[[ExampleT], set[str]],
+    judge: Callable[[ExampleT, str], None],
+    *,
+    count: int,
+    out_of: int,
+) -> None:
+    """Judge `count` of `out_of` random examples: those in which, together, most comes about.
+
+    To make one is quicker by far than to judge a backend by it. `judge` is given an example, and a name for a
+    folder of its own.
+    """
+    trials = Trials(subject)
+    met: dict[str, set[str]] = {}
+    chosen: set[str] = set()
+
+    @settings(THOROUGH, max_examples=out_of)
+    @given(examples)
+    def search(example: ExampleT) -> None:
+        name = repr(example)
+        if not chosen:
+            met[name] = situations(example)
+        elif trials.has_failed or name in chosen:
+            place = trials.next_place()
+            if place is not None:
+                trials.judge(lambda: judge(example, place))
+
+    search()
+    chosen.update(_most_varied(met, count))
+    trials.search(search, at_least=len(chosen) // 2)  # the same examples again
+
+
+def _most_varied(met: dict[str, set[str]], count: int) -> Iterator[str]:
+    """The examples with, one after another, the most situations that none before had."""
+    left, seen = dict(met), set[str]()
+    for _ in range(min(count, len(left))):
+        example = max(left, key=lambda one: len(left[one] - seen))
+        seen |= left.pop(example)
+        yield example

@@ -18,7 +18,7 @@ from .oracle import (
     same,
     unit_outputs,
 )
-from .random_workflows import NO_FILTERS
+from .strategies import NO_FILTERS
 from .workflows import Json
 
 

@@ -11,7 +11,8 @@ from typing import Any
 ZARR = "/data/zarr"
 """The `zarr_dir` of the suite's datasets; nothing is ever there."""
 TASK_PROGRAM = Path(__file__).with_name("task_program.py")
-COMMAND = shlex.join([sys.executable, "-I", "-S", str(TASK_PROGRAM)])
+"""The whole program: it works wherever it is copied to."""
+COMMAND = shlex.join([sys.executable, "-I", "-S", str(TASK_PROGRAM.with_name("task.py"))])
 
 Json = dict[str, Any]
 Steps = Sequence[Sequence[Any]]

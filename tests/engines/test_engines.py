@@ -224,7 +224,7 @@ def test_runs_add_no_threads(tmp_path: Path, backend: Backend) -> None:
 @pytest.mark.timeout(CHECK_S)
 def test_conforms(tmp_path: Path, site: list[str], engine: str, options: Json) -> None:
     """The whole suite, in a process of its own."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(site)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(site), "TMPDIR": str(tmp_path)}
     if options:
         env["DASK_SCHEDULER_ADDRESS"] = options["scheduler"]
     command = [sys.executable, "-m", "fractal_backends.cli", "check", engine]

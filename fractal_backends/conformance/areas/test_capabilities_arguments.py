@@ -99,7 +99,7 @@ def _open_folder() -> Iterator[Path]:
 
 def _open_command(place: Path) -> str:
     """The task's command in a form that anybody may call."""
-    program = place / TASK_PROGRAM.name
+    program = place / "task.py"
     program.write_bytes(TASK_PROGRAM.read_bytes())
     program.chmod(0o644)
     pythons = [Path(sys.executable), Path("/usr/bin/python3")]

@@ -64,7 +64,7 @@ def test_the_result(subject: Subject) -> None:
 
 
 def _wrong_workflows() -> list[Any]:
-    reserved = [{"zarr_url": "/x"}, {"zarr_urls": []}, {"zarr_dir": "/x"}, {"init_args": {}}]
+    reserved: list[Json] = [{"zarr_url": "/x"}, {"zarr_urls": []}, {"zarr_dir": "/x"}, {"init_args": {}}]
     cases: list[Any] = [
         pytest.param([], "task", id="no tasks"),
         pytest.param([{"task": {"name": "t", "type": "sequential"}}], "sequential", id="unknown type"),

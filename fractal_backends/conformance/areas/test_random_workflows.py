@@ -4,37 +4,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
-from random import Random
+from collections.abc import Sequence
 
-from ..examples import chosen, for_all
+from hypothesis import settings, strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from ..examples import THOROUGH, Trials, for_any
 from ..expectations import Ended, Subject, must, must_contain, must_equal, requirement
 from ..oracle import ZARR_DIR, Expected, RandomTask, State, expected_ends
-from ..random_workflows import NO_OUTPUT, Chance, simpler, without_one, written
 from ..situations import situations
+from ..strategies import NO_OUTPUT, states, workflows, written
 from ..violations import must_name
 from ..workflows import Json, dataset
 
-Workflow = tuple[State, list[RandomTask]]
 Part = tuple[State, list[RandomTask], range]
 """A run of a part of a workflow, on a dataset in some state."""
-
-
-def _make_workflow(source: Random) -> Workflow:
-    chance = Chance(source)
-    return chance.state(), chance.workflow(1, 3)
 
 
 @requirement("RAND-001")
 def test_random_workflows(subject: Subject) -> None:
     """Runs random workflows on random datasets; this is the simplest that was found to go wrong."""
 
-    def judge(example: Workflow, place: str) -> None:
+    def judge(example: tuple[State, list[RandomTask]], place: str) -> None:
         state, workflow = example
         _judge_run(subject, place, (state, workflow, range(len(workflow))))
 
-    examples = chosen(_make_workflow, lambda example: situations(*example), 14, out_of=1_500)
-    for_all(subject, examples, judge, lambda example: simpler(*example))
+    every = st.tuples(states, workflows)
+    for_any(subject, every, lambda example: situations(*example), judge, count=16, out_of=150)
 
 
 @requirement("RAND-002")
@@ -42,61 +44,45 @@ def test_runs_that_go_on(subject: Subject) -> None:
     """Takes datasets through random workflows in several runs of one backend object, each going on with what
     the last one saved; a task with failed units is run again when they are mended. This is the simplest
     example that was found to go wrong."""
+    trials = Trials(subject)
 
-    def judge(example: _Course, place: str) -> None:
-        for number, part in enumerate(example.parts(), 1):
-            _judge_run(subject, f"{place}/{number}", part, backend=place)
+    class Course(RuleBasedStateMachine):
+        """A dataset and what becomes of it; the state is the oracle's."""
 
-    for_all(subject, chosen(_Course.make, _Course.situations, 5, out_of=500), judge, _Course.simpler)
+        @initialize(state=states)
+        def begin(self, state: State) -> None:
+            self.place, self.runs = trials.next_place(), 0
+            self.state = state
+            self.broken: tuple[list[RandomTask], int] | None = None
 
+        @rule(workflow=workflows)
+        def run_a_workflow(self, workflow: list[RandomTask]) -> None:
+            self._run(workflow, 0)
 
-@dataclasses.dataclass
-class _Course:
-    """A workflow, run in parts of such lengths."""
+        @precondition(lambda self: self.broken)
+        @rule()
+        def mend_and_go_on(self) -> None:
+            assert self.broken is not None
+            workflow, place = list(self.broken[0]), self.broken[1]
+            mended: list[Json | None] = [
+                NO_OUTPUT if output is None else output for output in workflow[place].outputs
+            ]
+            workflow[place] = dataclasses.replace(workflow[place], outputs=mended)
+            self._run(workflow, place)
 
-    state: State
-    workflow: list[RandomTask]
-    lengths: list[int]
+        def _run(self, workflow: list[RandomTask], start: int) -> None:
+            if self.place is None:
+                return
+            self.runs += 1
+            part = (self.state, workflow, range(start, len(workflow)))
+            where = f"{self.place}/{self.runs}"
+            trials.judge(lambda: _judge_run(subject, where, part, backend=self.place))
+            ends = expected_ends(self.state, workflow[start:])
+            self.state = ends[-1].state
+            self.broken = (workflow, start + len(ends) - 1) if ends[-1].failed else None
 
-    @classmethod
-    def make(cls, source: Random) -> _Course:
-        """A random one."""
-        chance = Chance(source)
-        return cls(chance.state(), chance.workflow(3, 4), chance.parts())
-
-    def simpler(self) -> Iterator[_Course]:
-        """Ones that are simpler."""
-        for state, workflow in simpler(self.state, self.workflow):
-            yield _Course(state, workflow, self.lengths)
-        if len(self.lengths) > 1:
-            yield from (_Course(self.state, self.workflow, lengths) for lengths in without_one(self.lengths))
-
-    def parts(self) -> Iterator[Part]:
-        """The runs, one after another."""
-        state, workflow, start, runs = self.state, list(self.workflow), 0, 0
-        while start < len(workflow):
-            stop = min(start + self.lengths[runs % len(self.lengths)], len(workflow))
-            yield state, list(workflow), range(start, stop)
-            ends = expected_ends(state, workflow[start:stop])
-            state = ends[-1].state
-            start += len(ends)
-            runs += 1
-            if ends[-1].failed:
-                start -= 1
-                mended: list[Json | None] = [
-                    NO_OUTPUT if output is None else output for output in workflow[start].outputs
-                ]
-                workflow[start] = dataclasses.replace(workflow[start], outputs=mended)
-
-    def situations(self) -> set[str]:
-        """What comes about, and after what."""
-        found, before = set(), "at first"
-        for state, workflow, part in self.parts():
-            tasks = workflow[part.start : part.stop]
-            found |= {f"{before}: {situation}" for situation in situations(state, tasks)}
-            end = expected_ends(state, tasks)[-1]
-            before = f"after {'a failure' if end.failed else 'an error' if end.errors else 'a success'}"
-        return found
+    chosen = settings(THOROUGH, max_examples=12, stateful_step_count=5)
+    trials.search(lambda: run_state_machine_as_test(Course, settings=chosen), at_least=5)
 
 
 def _judge_run(subject: Subject, place: str, part: Part, backend: str | None = None) -> None:

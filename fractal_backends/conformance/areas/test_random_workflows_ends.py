@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
-from ..examples import chosen, for_all
+from hypothesis import strategies as st
+
+from ..examples import for_any
 from ..expectations import Ended, Subject, must, must_contain, must_equal, requirement
-from ..random_workflows import without_one
 from ..violations import must_name
 from ..workflows import Json, image, parallel, updates
 
@@ -79,11 +78,8 @@ def test_random_failures(subject: Subject) -> None:
             ended.images, [_left(name, way) for name, way in zip(names, ways, strict=True)], "the images"
         )
 
-    for_all(subject, chosen(_make_mix, _order_of_ways, 11, out_of=500), judge, without_one)
-
-
-def _make_mix(source: Random) -> list[_Way]:
-    return [source.choice(_WAYS) for _ in range(2 + source.randrange(5))]
+    mixes = st.lists(st.sampled_from(_WAYS), min_size=2, max_size=6)
+    for_any(subject, mixes, _order_of_ways, judge, count=11, out_of=100)
 
 
 def _order_of_ways(ways: list[_Way]) -> set[str]:
@@ -118,6 +114,7 @@ def _must_tell(ended: Ended, ways: list[_Way]) -> None:
 
 
 _TASKS = 3
+_STATE = ("images", "filters", "history")
 _HANGS: tuple[str, ...] = ("hang", "session", "write_until_killed")
 
 
@@ -130,21 +127,6 @@ class _Cancelled:
     """Which task's unit does, and how."""
     moment: int
     """How many units have to have started by then."""
-
-    @classmethod
-    def make(cls, source: Random) -> _Cancelled:
-        """A random one."""
-        hangs = source.randrange(_TASKS), source.randrange(4), source.choice(_HANGS)
-        return cls(1 + source.randrange(4), hangs if source.randrange(3) else None, source.randrange(11))
-
-    def simpler(self) -> Iterator[_Cancelled]:
-        """Ones that are simpler."""
-        if self.hangs:
-            yield replace(self, hangs=None)
-        if self.units > 1:
-            yield replace(self, units=self.units - 1)
-        if self.moment:
-            yield replace(self, moment=self.after - 1)
 
     @property
     def after(self) -> int:
@@ -202,7 +184,9 @@ def test_cancels(subject: Subject) -> None:
             subject.must_be_dead(folder / "alive", "after the cancel")
         _must_be_whole(ended, example)
 
-    for_all(subject, chosen(_Cancelled.make, _Cancelled.situations, 8, out_of=500), judge, _Cancelled.simpler)
+    hangs = st.tuples(st.integers(0, _TASKS - 1), st.integers(0, 3), st.sampled_from(_HANGS))
+    cancelled = st.builds(_Cancelled, st.integers(1, 4), st.none() | hangs | hangs, st.integers(0, 10))
+    for_any(subject, cancelled, _Cancelled.situations, judge, count=8, out_of=60)
 
 
 def _must_be_whole(ended: Ended, example: _Cancelled) -> None:
@@ -213,7 +197,7 @@ def _must_be_whole(ended: Ended, example: _Cancelled) -> None:
             "the run to raise CancelledError, or to have succeeded before",
             ended.summary,
         )
-        if not example.after and not (ended.folder / "history.json").exists():
+        if not example.after and not all((ended.folder / f"{name}.json").exists() for name in _STATE):
             return  # it was cancelled before it began
     statuses, saved = ended.statuses, ended.saved
     done = statuses.count("done")

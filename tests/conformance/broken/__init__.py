@@ -32,7 +32,8 @@ def caught_by(requirement: str, text: str, **arguments: str) -> Callable[[Backen
     """Register a broken backend with the requirement that has to fail."""
 
     def register(backend: BackendT) -> BackendT:
-        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", backend.__name__).lower()
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "-", backend.__name__).lower()
+        assert name not in {defect.name for defect in _DEFECTS}
         entry_point = f"{backend.__module__}:{backend.__name__}"
         backend.name = name
         _DEFECTS.append(Defect(name, requirement, text, entry_point, arguments))

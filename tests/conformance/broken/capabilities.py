@@ -185,8 +185,9 @@ class UserIgnored(WithSpool):
 class _EffectiveUser(SpoolExecutor):
     def _prepared(self, unit: Unit) -> Unit:
         prepared = super()._prepared(unit)
-        words = [word.replace("--reuid", "--euid") for word in prepared.task_command]
-        return replace(prepared, task_command=tuple(words))
+        uid, gid, _, *command = prepared.task_command[1:]
+        switch = ("setpriv", uid.replace("--reuid", "--euid"), gid, "--clear-groups")
+        return replace(prepared, task_command=(*switch, *command))
 
 
 @caught_by("CAP-006", "units could become the user of the server again", slurm_user="nobody")

@@ -8,17 +8,15 @@ import signal
 import subprocess
 import tempfile
 import threading
-from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 from fractal_backends_local import LocalBackend
 from fractal_backends_local.backend import LocalExecutor
 
-from fractal_backends import FuturesBackend, RunInfo, RunResult, Unit, UnitExecutor
+from fractal_backends import RunInfo, RunResult, Unit, UnitExecutor
 from tests.conformance.broken import caught_by
 from tests.conformance.broken.plain import PlainBackend, PlainExecutor
 from tests.conformance.broken.tools import WithExecutor
@@ -122,14 +120,13 @@ class PipeForEachFailure(LocalBackend):
             raise
 
 
-@caught_by("HYG-006", "each run has a pool of processes, which is not shut down")
-class PoolNotShutDown(FuturesBackend):
-    interface_version = 1
-    _pools: ClassVar[list[Executor]] = []
+@caught_by("HYG-006", "each run has workers that wait for more when it is over")
+class WorkersForEachRun(LocalBackend):
+    _workers: ClassVar[list[Any]] = []
 
-    def open_pool(self, run: RunInfo) -> AbstractContextManager[Executor]:
-        self._pools.append(ProcessPoolExecutor(1, mp_context=get_context("spawn")))
-        return nullcontext(self._pools[-1])
+    def open(self, run: RunInfo) -> UnitExecutor:
+        self._workers.append(subprocess.Popen(["cat"], stdin=subprocess.PIPE))
+        return super().open(run)
 
 
 @caught_by("HYG-006", "a run that is cancelled leaves its helper")

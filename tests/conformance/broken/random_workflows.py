@@ -113,7 +113,7 @@ class InsideByPrefix(WithEngine):
 
 
 @caught_by("RAND-002", "the images of the last run that succeeded are kept, whatever the dataset has")
-class ImagesKept(LocalBackend):
+class ImagesOfTheLastSuccess(LocalBackend):
     kept: RunResult | None = None
 
     async def process_workflow(self, *, dataset: Any, **arguments: Any) -> RunResult:

@@ -44,7 +44,7 @@ from .spool_folder import POLL_S, Spool
 class SpoolOptions(Options):
     """What users may ask for."""
 
-    concurrency_limit: StrictPositiveInt = 8
+    concurrency_limit: StrictPositiveInt = 16
     """Units of a task that run at once."""
     memory_limit: MemoryMB | None = None
     """Memory of a unit, in MB or with a unit as in "4G"."""

@@ -1,0 +1,120 @@
+"""Backends that are right, of different kinds, pass the whole suite."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import MARK
+from tests.helpers.plugins import install, open_folder
+
+_SPOOL = "tests.conformance.correct.spool"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A backend, and the requirements that cannot be judged of it."""
+
+    name: str
+    entry_point: str | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    not_declared: frozenset[str] = frozenset()
+    """Requirements of capabilities that it does not declare."""
+    other: frozenset[str] = frozenset()
+    """Requirements that need something else of a backend."""
+
+
+_FOR_CLUSTERS = frozenset({"ENV-002", "CAP-005", "CAP-006", "CAP-007", "CAP-008", "CAP-009"})
+_NOTHING_LEFT_OUT = frozenset({"CAP-002", "CAP-003"})
+"""No argument is ignored, and none is refused."""
+_ANOTHER_USER = {"slurm_user": "nobody", "slurm_account": "lab"}
+
+CASES = [
+    Case("local", not_declared=_FOR_CLUSTERS | {"CAP-010"}),
+    Case(
+        "processes",
+        "tests.conformance.correct.processes:ProcessesBackend",
+        not_declared=_FOR_CLUSTERS | {"CAP-010", "CAP-011"},
+    ),
+    Case(
+        "spool",
+        f"{_SPOOL}:SpoolBackend",
+        _ANOTHER_USER,
+        not_declared=frozenset({"CAP-011"}),
+        other=_NOTHING_LEFT_OUT | {"CAP-004"},
+    ),
+    Case(
+        "ending-spool",
+        f"{_SPOOL}:EndingSpoolBackend",
+        _ANOTHER_USER,
+        not_declared=frozenset({"CAP-010"}),
+        other=_NOTHING_LEFT_OUT,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What came out of a check."""
+
+    code: int
+    printed: str
+    not_passed: dict[str, list[str]]
+    """The reasons, by requirement."""
+
+
+def check(case: Case, folder: Path) -> Check:
+    """Judge a backend by the whole suite."""
+    folder.mkdir()
+    env = install(folder / "installed", {case.name: case.entry_point} if case.entry_point else {})
+    env.pop(MARK, None)  # checks go on from one test to the next
+    found, options = folder / "report.json", folder / "options.json"
+    arguments = {k: v for k, v in case.arguments.items() if k != "slurm_user" or os.getuid() == 0}
+    options.write_text(json.dumps({"arguments": arguments}))
+    with open_folder() as temporary:
+        result = subprocess.run(
+            [
+                *(sys.executable, "-m", "fractal_backends.cli", "check", case.name),
+                *("--json", str(found), "--options", str(options)),
+            ],
+            env={**env, "TMPDIR": str(temporary)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    judgements = json.loads(found.read_text())["judgements"] if found.exists() else []
+    not_passed = {
+        entry["requirement"]["id"]: entry["reasons"] for entry in judgements if entry["verdict"] != "passed"
+    }
+    return Check(result.returncode, result.stdout, not_passed)
+
+
+@pytest.fixture(scope="module")
+def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
+    """All checks that are asked for, two at a time: they wait more than they work."""
+    folder = tmp_path_factory.mktemp("correct")
+    params = [getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items]
+    chosen = [found["case"] for found in params if isinstance(found.get("case"), Case)]
+    with ThreadPoolExecutor(2) as pool:
+        results = pool.map(lambda case: check(case, folder / case.name), chosen)
+        return dict(zip([case.name for case in chosen], results, strict=True))
+
+
+@pytest.mark.timeout(1200)  # the first one waits for all checks
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_it_passes(checks: dict[str, Check], case: Case) -> None:
+    found = checks[case.name]
+    assert found.code == 0, found.printed
+    without_root = {"CAP-006"} if "slurm_user" in case.arguments and os.getuid() != 0 else set()
+    assert set(found.not_passed) == case.not_declared | case.other | without_root
+    for name in case.not_declared:
+        assert all(reason.endswith("is not declared") for reason in found.not_passed[name])
