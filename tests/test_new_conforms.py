@@ -30,6 +30,7 @@ def _succeeds(*command: str | Path, cwd: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(UV is None, reason="uv is what makes environments quickly")
 @pytest.mark.parametrize("kind", ["futures", "units", "full"])

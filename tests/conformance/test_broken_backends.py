@@ -58,6 +58,7 @@ def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return dict(zip([defect.name for defect in chosen], results, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)  # the first one waits for all checks
 @pytest.mark.parametrize("defect", DEFECTS, ids=[defect.name for defect in DEFECTS])
 def test_it_is_caught(checks: Checks, defect: Defect) -> None:

@@ -1,4 +1,4 @@
-"""Backends that are right, of different kinds, pass the whole suite."""
+"""Backends that are right, of different kinds, pass the whole suite; pools do in `tests/engines`."""
 
 from __future__ import annotations
 
@@ -39,11 +39,6 @@ _ANOTHER_USER = {"slurm_user": "nobody", "slurm_account": "lab"}
 
 CASES = [
     Case("local", not_declared=_FOR_CLUSTERS | {"CAP-010"}),
-    Case(
-        "processes",
-        "tests.conformance.correct.processes:ProcessesBackend",
-        not_declared=_FOR_CLUSTERS | {"CAP-010", "CAP-011"},
-    ),
     Case(
         "spool",
         f"{_SPOOL}:SpoolBackend",
@@ -109,6 +104,7 @@ def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         return dict(zip([case.name for case in chosen], results, strict=True))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1200)  # the first one waits for all checks
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_it_passes(checks: dict[str, Check], case: Case) -> None:

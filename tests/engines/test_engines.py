@@ -221,6 +221,7 @@ def test_runs_add_no_threads(tmp_path: Path, backend: Backend) -> None:
     assert threading.active_count() == before
 
 
+@pytest.mark.long
 @pytest.mark.timeout(CHECK_S)
 def test_conforms(tmp_path: Path, site: list[str], engine: str, options: Json) -> None:
     """The whole suite, in a process of its own."""
