@@ -149,10 +149,12 @@ def test_failures_are_told_before_warnings_and_what_was_not_judged() -> None:
     assert places == sorted(places)
 
 
-def test_areas_that_were_not_judged_at_all_are_not_told_one_by_one() -> None:
-    text = " ".join(shown(selected("scale")).split())
-    assert f"not selected ({TOTAL - SCALE}) all of Interface, all of Execution, " in text
-    assert "all of Scale" not in text
+def test_what_was_not_selected_is_not_told_one_by_one() -> None:
+    text = shown(selected("scale"))
+    assert f"not selected ({TOTAL - SCALE})" in text
+    assert "Scale" in text
+    assert "Interface" not in text
+    assert "IFACE-001" not in text
 
 
 def test_what_there_is_none_of_has_no_heading() -> None:
@@ -235,7 +237,8 @@ def test_failures_come_first_with_their_whole_story(page: Page) -> None:
     keys = [area.key for area in areas()]
     assert sections == ["failed", "warning", "areas", *keys, "not-judged", "declared", "options"]
     failure = requirements()["ERR-006"]
-    assert f"{failure.id} {failure.title} {failure.text}" in page.text("article")
+    text = f"{failure.id} {failure.title} {failure.text}".replace("`", "")
+    assert text in page.text("article")
 
 
 @pytest.mark.parametrize(

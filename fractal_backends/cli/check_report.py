@@ -52,6 +52,8 @@ def print_report(report: Report, console: Console) -> None:
 def _print_areas(report: Report, console: Console) -> None:
     table = make_table("Area", "Passed>", "Failed>", "Warnings>", "Not judged>")
     for summary in by_area(report):
+        if summary.is_left_out:
+            continue
         counts = [_number(summary.count(verdict), style) for verdict, style in _COLUMNS.items()]
         add_row(table, summary.area.name, *counts)
     console.print(table)

@@ -231,10 +231,9 @@ def pytest_runtest_makereport(item: Any, call: pytest.CallInfo[None]) -> Generat
         return report
     item.failed = True
     assert call.excinfo is not None
-    error = call.excinfo.value
-    if isinstance(error, Violation):
-        report.longrepr = story(item, error, str(report.longrepr))
     requirement = _requirement(item)
+    report.story = story(item, call.excinfo.value, str(report.longrepr))
+    report.longrepr = f"{requirement.id} {requirement.title}\n{report.story}"
     if requirement.is_warning:
         report.outcome = "skipped"
         report.wasxfail = (
@@ -245,9 +244,8 @@ def pytest_runtest_makereport(item: Any, call: pytest.CallInfo[None]) -> Generat
 
 def story(item: Any, error: BaseException, traceback: str) -> str:
     """A failure for someone who does not know the suite."""
-    requirement = _requirement(item)
     subject: Subject | None = getattr(item, "subject", None)
-    lines = [f"{requirement.id} {requirement.title}", f"done:     {' '.join(item.obj.__doc__.split())}"]
+    lines = [f"done:     {' '.join(item.obj.__doc__.split())}"]
     if subject:
         lines += [
             f"          run {i}: {run.what}, in {run.folder}" for i, run in enumerate(subject.runs[:20], 1)
@@ -296,4 +294,4 @@ def _outcome(report: pytest.TestReport) -> str:
 def _reason(report: pytest.TestReport) -> str:
     if report.outcome == "skipped" and isinstance(report.longrepr, tuple):
         return report.longrepr[2].removeprefix("Skipped: ")
-    return "" if report.passed else str(report.longrepr)
+    return "" if report.passed else str(getattr(report, "story", report.longrepr))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .report import Judgement, Report, Verdict
+from .report import NOT_SELECTED, Judgement, Report, Verdict
 from .requirements import Area, areas
 
 
@@ -25,6 +25,11 @@ class AreaSummary:
 
     area: Area
     judgements: tuple[Judgement, ...]
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether nothing of the area was asked for."""
+        return all(judgement.reasons == (NOT_SELECTED,) for judgement in self.judgements)
 
     @property
     def worst(self) -> Verdict:

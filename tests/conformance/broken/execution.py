@@ -22,7 +22,7 @@ from fractal_backends import (
     UnitState,
 )
 from fractal_backends.engine import filters, image_list, outputs, planning, run
-from fractal_backends.models import TaskType, json_key
+from fractal_backends.models import TaskOutput, TaskType, json_key
 from tests.conformance.broken import caught_by
 from tests.conformance.broken.tools import Really, WithEngine, WithExecutor, WithUnits
 
@@ -96,11 +96,13 @@ class _InOrderOfEnds:
 
     def judge(self, unit: Unit, outcome: Outcome, model: Any) -> Any:
         verdict, output = _judge(unit, outcome, model)
-        self.outputs.append(output)
+        if isinstance(output, TaskOutput):
+            self.outputs.append(output)
         return verdict, output
 
     def merge(self, _: Iterable[Any]) -> Any:
-        return outputs.merge_outputs(self.outputs)
+        ended, self.outputs = self.outputs, []
+        return outputs.merge_outputs(ended)
 
 
 _ends = _InOrderOfEnds()
