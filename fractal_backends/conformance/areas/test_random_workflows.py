@@ -36,7 +36,7 @@ def test_random_workflows(subject: Subject) -> None:
         _judge_run(subject, place, (state, workflow, range(len(workflow))))
 
     every = st.tuples(states, workflows)
-    for_any(subject, every, lambda example: situations(*example), judge, count=16, out_of=150)
+    for_any(subject, every, lambda example: situations(*example), judge, count=20, out_of=250)
 
 
 @requirement("RAND-002")

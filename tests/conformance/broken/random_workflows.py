@@ -29,7 +29,7 @@ def _removed_first(images: image_list.ImageList, merged: outputs.MergedOutput, *
     return _updated(left, outputs.MergedOutput(updates=merged.updates), *others)
 
 
-@caught_by("RAND-001", "images are removed before others are updated")
+@caught_by("EXEC-019", "images are removed before others are updated")
 class RemovedFirst(WithEngine):
     changes: ClassVar = {"image_list.ImageList.updated": _removed_first}
 
@@ -39,7 +39,7 @@ def _without_types(update: Any, known: Image | None, images: Mapping[str, Image]
     return _apply(update, known, bare, output_types)
 
 
-@caught_by("RAND-001", "an image inherits attributes from its origin, but no types")
+@caught_by("EXEC-019", "an image inherits attributes from its origin, but no types")
 class TypesNotInherited(WithEngine):
     changes: ClassVar = {"image_list._apply": _without_types}
 
@@ -53,12 +53,12 @@ def _nothing(update: Any) -> Iterator[str]:
     return (name for name, value in update.attributes.items() if value is None)
 
 
-@caught_by("RAND-001", "an attribute that is None is stored, as a text")
+@caught_by("EXEC-019", "an attribute that is None is stored, as a text")
 class NothingIsStored(WithEngine):
     changes: ClassVar = {"image_list._apply": _with_nothing}
 
 
-@caught_by("RAND-001", "filters are compared as Python compares: true is 1")
+@caught_by("EXEC-015", "filters are compared as Python compares: true is 1")
 class FiltersComparedByPython(WithEngine):
     changes: ClassVar = {"image_list.json_key": lambda value: value}
 
@@ -72,7 +72,7 @@ def _conflict_if_repeated(given: Iterable[Any]) -> outputs.MergedOutput:
     return merged
 
 
-@caught_by("RAND-001", "two units that say the same of an image are in conflict")
+@caught_by("EXEC-019", "two units that say the same of an image are in conflict")
 class SameUpdatesInConflict(WithEngine):
     changes: ClassVar = {"run.merge_outputs": _conflict_if_repeated}
 
@@ -81,7 +81,7 @@ def _types_for_known(update: Any, known: Image | None, images: Any, output_types
     return _apply(update, known, images, output_types if known else {})
 
 
-@caught_by("RAND-001", "new images do not get the task's output types")
+@caught_by("EXEC-019", "new images do not get the task's output types")
 class OutputTypesOnlyForKnown(WithEngine):
     changes: ClassVar = {"image_list._apply": _types_for_known}
 
@@ -90,7 +90,7 @@ def _origin_of_the_update(update: Any, *others: Any) -> Image:
     return replace(_apply(update, *others), origin=update.origin)
 
 
-@caught_by("RAND-001", "an update without an origin takes away the one that is stored")
+@caught_by("EXEC-019", "an update without an origin takes away the one that is stored")
 class OriginLost(WithEngine):
     changes: ClassVar = {"image_list._apply": _origin_of_the_update}
 
@@ -102,17 +102,17 @@ def _of_the_old_list(images: image_list.ImageList, merged: outputs.MergedOutput,
     return _updated(images, merged, *others)
 
 
-@caught_by("RAND-001", "what is inherited is from before the task, also where the origin was updated")
+@caught_by("EXEC-019", "what is inherited is from before the task, also where the origin was updated")
 class OldOriginInherited(WithEngine):
     changes: ClassVar = {"image_list.ImageList.updated": _of_the_old_list}
 
 
-@caught_by("RAND-001", "a folder is inside another one if its name begins with the other's")
+@caught_by("ERR-015", "a folder is inside another one if its name begins with the other's")
 class InsideByPrefix(WithEngine):
     changes: ClassVar = {"image_list.is_inside": lambda url, folder: url.startswith(folder)}
 
 
-@caught_by("RAND-002", "the images of the last run that succeeded are kept, whatever the dataset has")
+@caught_by("ISO-005", "the images of the last run that succeeded are kept, whatever the dataset has")
 class ImagesOfTheLastSuccess(LocalBackend):
     kept: RunResult | None = None
 
@@ -237,3 +237,11 @@ class CancelledIsASuccess(LocalBackend):
             return await super().process_workflow(**arguments)
         except asyncio.CancelledError:
             return {"history": [], "filters": {"types": {}, "attributes": {}}, "images": []}
+
+
+@caught_by("RAND-001", "the images of a result are sorted by their URLs")
+class ImagesSorted(LocalBackend):
+    async def process_workflow(self, **arguments: Any) -> RunResult:
+        result = await super().process_workflow(**arguments)
+        result["images"].sort(key=lambda image: image["zarr_url"])
+        return result
