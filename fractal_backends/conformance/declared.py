@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import InvalidInputError
 from ..interface import OPTIONAL_ARGUMENTS, Support
+from ..options import Options, Source, merge_options
 from ..registry import available_backends, get_backend_class
 from .report import Subject
 from .requirements import capabilities
@@ -23,8 +25,8 @@ class Declared:
     own_capabilities: frozenset[str]
     capability_options: Mapping[str, str]
     arguments: Mapping[str, Any]
-    option_names: tuple[str, ...] | None
-    """The options that it knows; None where it does not say."""
+    options_model: type[Options] | None
+    """None where it does not say which options it knows."""
     takes_units: bool
     """Whether it has executors (see `Backend.open`), which can be given units without a run around them."""
 
@@ -42,9 +44,21 @@ class Declared:
             own_capabilities=frozenset(getattr(backend, "capabilities", ())),
             capability_options=dict(getattr(backend, "capability_options", {})),
             arguments={key: str(value) for key, value in getattr(backend, "arguments", {}).items()},
-            option_names=tuple(model.model_fields) if model else None,
+            options_model=model,
             takes_units=callable(getattr(backend, "open", None)),
         )
+
+    @property
+    def option_names(self) -> tuple[str, ...] | None:
+        """The options that it knows; None where it does not say."""
+        return tuple(self.options_model.model_fields) if self.options_model else None
+
+    def check_options(self, options: Mapping[str, Any], where: str) -> None:
+        """Raises InvalidInputError where the backend does not take these options, which come from `where`."""
+        if self.options_model:
+            _, problems = merge_options(self.options_model, [Source("options", options)])
+            if problems:
+                raise InvalidInputError(f"{where} has options that {self.name!r} does not take", problems)
 
     @property
     def capabilities(self) -> frozenset[str]:

@@ -61,6 +61,18 @@ def parents() -> dict[int, int]:
     return found
 
 
+def zombies(parent: int) -> list[int]:
+    """Children of a process that have ended, and that it has not waited for."""
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal():
+            with contextlib.suppress(OSError):
+                state, its_parent = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b") ")[2].split()[:2]
+                if state == b"Z" and int(its_parent) == parent:
+                    found.append(int(entry))
+    return found
+
+
 def descendants(pid: int) -> set[int]:
     """All living processes below one."""
     children: dict[int, list[int]] = {}

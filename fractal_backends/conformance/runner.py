@@ -87,6 +87,8 @@ class Runner:
             case "clock":
                 self._clock.offset_s = request["offset_s"]
                 self._say(key, ended={})
+            case "state":
+                self._say(key, ended={"result": _state(), "error": None})
 
     def _say(self, key: str, **answer: Any) -> None:
         self._writer.write(json.dumps({"run": key, **answer}).encode() + b"\n")
@@ -154,6 +156,19 @@ class Runner:
         with backend.open(RunInfo(**fields)) as executor:
             for event in executor.run(units, backend.options_model(**backend.options)):
                 self._tell(request["run"], event)
+
+
+def _state() -> Json:
+    """What all of a process shares, and a server relies upon."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return {
+        "working folder": os.getcwd(),
+        "umask": oct(umask),
+        "environment": dict(os.environ),
+        "signal handlers": {str(number): id(signal.getsignal(number)) for number in signal.valid_signals()},
+        "handlers of the root logger": [type(handler).__name__ for handler in logging.getLogger().handlers],
+    }
 
 
 def _observer(tell: Any) -> object:

@@ -77,6 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         declared = Declared.of(name)
         options, arguments = read_settings(config.getoption("--backend-options"))
+        declared.check_options(options, str(config.getoption("--backend-options")))
         wanted(config.getoption("--only"))
     except FractalBackendsError as error:
         raise pytest.UsageError(str(error)) from None

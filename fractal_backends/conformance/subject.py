@@ -109,6 +109,18 @@ class Runner:
         """The end of what the runner wrote to stdout and stderr."""
         return self._log.read_text(errors="replace")[-3_000:] if self._log.exists() else ""
 
+    def how_it_ended(self) -> str:
+        """The exit code of a runner that has ended, or the signal that ended it."""
+        code = self.process.wait() if self.process else 0
+        return f" with exit code {code}" if code >= 0 else f" by signal {-code}"
+
+    def state(self, deadline: Deadline) -> Json:
+        """What the runner's process as a whole has: see `runner`."""
+        run = Run(self, Path(), deadline, "the runner tells of itself")
+        self.send(run, "state")
+        state: Json = run.wait().answer["result"]
+        return state
+
     def kill(self) -> None:
         """End the runner as if its machine had gone."""
         if self.process:
@@ -173,7 +185,7 @@ class Run:
             if answer is None:
                 violation(
                     "the process that awaits the run to go on",
-                    f"it ended; its last words:\n{self.runner.last_words()}",
+                    f"it ended{self.runner.how_it_ended()}; its last words:\n{self.runner.last_words()}",
                 )
             self._ended = Ended(self.folder, answer, time.monotonic() - self.started, self.name)
         return self._ended

@@ -65,17 +65,20 @@ def check(
     declared = Declared.of(name)
     selected = session.wanted(list(only))
     options, _ = session.read_settings(str(options_file) if options_file else None)
+    declared.check_options(options, str(options_file))
     folder = Path(tempfile.mkdtemp(prefix="fractal-check-"))
     started, clock = datetime.now(UTC), time.monotonic()
-    results = _results(
-        [
-            *("--backend", name, "--deadline", str(deadline_s), "--basetemp", str(folder / "files")),
-            *(["--backend-options", str(options_file)] if options_file else []),
-            *(["--junitxml", str(junit_file)] if junit_file else []),
-            *(f"--only={word}" for word in only),
-        ],
-        on_result,
-    )
+    arguments = [
+        *("--backend", name, "--deadline", str(deadline_s), "--basetemp", str(folder / "files")),
+        *(["--backend-options", str(options_file)] if options_file else []),
+        *(["--junitxml", str(junit_file)] if junit_file else []),
+        *(f"--only={word}" for word in only),
+    ]
+    try:
+        results = _results(arguments, on_result)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     judgements = tuple(_judgements(results, selected))
     failed = any(judgement.verdict in (Verdict.FAILED, Verdict.WARNING) for judgement in judgements)
     if not failed:

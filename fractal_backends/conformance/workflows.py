@@ -58,6 +58,21 @@ def compound(
     return step(kind, [["output", wanted], *init], do, **fields)
 
 
+PARTS = ("non_parallel", "parallel", "init", "compute")
+"""The parts of tasks that are units."""
+
+
+def in_part(part: str, do: Steps, **fields: Any) -> Json:
+    """A task of which one part does as told, and the other what it should."""
+    match part:
+        case "init":
+            return step("compound", do, [], **fields)
+        case "compute":
+            return compound(["a"], do, **fields)
+        case kind:
+            return step(kind, do, **fields)
+
+
 def updates(*changes: Json, **more: Any) -> list[Any]:
     """The step that writes an output; names in it become URLs."""
     return ["output", {"image_list_updates": [_with_urls(change) for change in changes], **more}]

@@ -121,11 +121,20 @@ def test_without_the_extra(tmp_path: Path) -> None:
 
 
 def test_options_reach_the_backend(tmp_path: Path) -> None:
+    settings, found = tmp_path / "settings.json", tmp_path / "report.json"
+    settings.write_text('{"options": {"parallel_tasks_per_job": 1}}')
+    only_one = ("--only", "EXEC-007", "--options", str(settings), "--deadline", "3", "--json", str(found))
+    check(tmp_path, "local", *only_one)
+    assert json.loads(found.read_text())["subject"]["options"] == {"parallel_tasks_per_job": 1}
+
+
+def test_wrong_options_are_no_verdict_on_the_backend(tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
-    settings.write_text('{"options": {"parallel_tasks_per_job": 0}}')
+    settings.write_text('{"options": {"parallel_tasks_per_job": 0, "nonsense": 3}}')
     result = check(tmp_path, "local", "--only", "EXEC-001", "--options", str(settings))
-    assert result.returncode == 1
-    assert "parallel_tasks_per_job" in result.stdout
+    assert result.returncode == 2
+    assert "parallel_tasks_per_job" in result.stderr
+    assert "nonsense" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,7 @@ import pytest
 
 from ..expectations import Ended, Subject, must, must_begin, must_contain, must_equal, requirement
 from ..traces import must_not_have_run
-from ..workflows import COMMAND, Json, Steps, compound, non_parallel, parallel, step
-
-_PARTS = ["non_parallel", "parallel", "init", "compute"]
-
-
-def _in_part(part: str, do: Steps, **fields: Any) -> Json:
-    """A task of which one part does as told, and the other what it should."""
-    match part:
-        case "init":
-            return step("compound", do, [], **fields)
-        case "compute":
-            return compound(["a"], do, **fields)
-        case kind:
-            return step(kind, do, **fields)
+from ..workflows import COMMAND, PARTS, compound, in_part, non_parallel, parallel
 
 
 def _told(ended: Ended) -> str:
@@ -45,10 +32,10 @@ def _must_be_task_error(ended: Ended, order: int, task_id: int, name: str) -> No
 
 
 @requirement("ERR-001")
-@pytest.mark.parametrize(("part", "code"), [*zip(_PARTS, (1, 2, 93, 255), strict=True)])
+@pytest.mark.parametrize(("part", "code"), [*zip(PARTS, (1, 2, 93, 255), strict=True)])
 def test_exit_codes(subject: Subject, part: str, code: int) -> None:
     """Runs two tasks of which the second one ends with an exit code above 0, in one of its parts."""
-    failing = _in_part(part, [["exit_with", code]], id=71, task={"name": "The second"})
+    failing = in_part(part, [["exit_with", code]], id=71, task={"name": "The second"})
     ended = subject.run([non_parallel(id=70), failing], ["a"], what=f"{part}, exit code {code}")
     _must_be_task_error(ended, 1, 71, "The second")
     _must_name_number(ended, code, "the exit code")
@@ -77,15 +64,15 @@ def test_long_logs(subject: Subject) -> None:
     must_contain(ended.failure.message, logs[0], "the error's message")
 
 
-_SIGNALS = [(9, "SIGKILL"), (15, "SIGTERM"), (10, "SIGUSR1"), (9, "SIGKILL")]
+_SIGNALS = [(9, "SIGKILL"), (15, "SIGTERM"), (11, "SIGSEGV"), (6, "SIGABRT")]
 
 
 @requirement("ERR-003")
-@pytest.mark.parametrize(("part", "signal"), [*zip(_PARTS, _SIGNALS, strict=True)])
+@pytest.mark.parametrize(("part", "signal"), [*zip(PARTS, _SIGNALS, strict=True)])
 def test_signals(subject: Subject, part: str, signal: tuple[int, str]) -> None:
     """Runs a task of which a part is ended by a signal."""
     number, name = signal
-    ended = subject.run([_in_part(part, [["kill_self", number]])], ["a"], what=f"{part}, {name}")
+    ended = subject.run([in_part(part, [["kill_self", number]])], ["a"], what=f"{part}, {name}")
     ended.failure.must_be("JobExecutionError", f"Task failed with returncode=-{number}", name)
 
 
@@ -164,7 +151,7 @@ def test_no_program(subject: Subject, case: str) -> None:
 )
 def test_files_of_errors(subject: Subject, part: str, end: list[Any]) -> None:
     """Runs a task of which a part prints a line, and then is ended by SIGKILL or leaves an invalid output."""
-    ended = subject.run([_in_part(part, [*_TALK, end])], ["a"], what=f"{part}, {end}")
+    ended = subject.run([in_part(part, [*_TALK, end])], ["a"], what=f"{part}, {end}")
     failure = ended.failure.must_be("JobExecutionError")
     for name in ("cmd_file", "stdout_file", "stderr_file"):
         path = failure.fields.get(name)

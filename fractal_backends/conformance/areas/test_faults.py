@@ -12,7 +12,7 @@ from .. import processes
 from ..expectations import Run, Subject, must_equal, not_judged, requirement, violation
 from ..subject import Runner, read_json
 from ..traces import QUIET_S, Gate, stays
-from ..workflows import Json, image, parallel, updates
+from ..workflows import Json, image, in_part, parallel, updates
 
 _WATCHED_S = 0.3
 _HOUR_S = 3_600
@@ -60,6 +60,16 @@ def test_killed_from_outside(subject: Subject) -> None:
     ended.failure.must_be("JobExecutionError", "returncode=-9", "0_par_0000001")
     must_equal(ended.images, [image("a", by="a"), image("b"), image("c", by="c")], "the images afterwards")
     must_equal(ended.statuses, ["failed"], "the history's statuses")
+
+
+@requirement("FAULT-001")
+@pytest.mark.parametrize("part", ["non_parallel", "init"])
+def test_killed_alone(subject: Subject, part: str) -> None:
+    """Runs a task of one unit, and kills it (SIGKILL) while it runs."""
+    about = subject.folder / "about"
+    run = subject.start([in_part(part, [["describe", str(about)], ["hang"]])], ["a"], what=part)
+    os.kill(_found_here(subject, run, about)["pid"], signal.SIGKILL)
+    run.wait().failure.must_be("JobExecutionError", "returncode=-9")
 
 
 @requirement("FAULT-002")

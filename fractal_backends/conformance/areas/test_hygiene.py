@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
+from ...interface import Support
 from .. import processes
-from ..expectations import Subject, must, requirement, violation
+from ..expectations import Subject, must, must_equal, requirement, violation
 from ..subject import Runner
 from ..traces import Gate
 from ..violations import Violation
-from ..workflows import parallel
+from ..workflows import PARTS, in_part, parallel
 
 _GRACE_S = 0.5
 """For threads and processes that are just about to go when a run is over."""
 _ROUNDS = 3
-_WAYS = ["session", "double_fork", "no_environment"]
+_WAYS = [*zip(PARTS, ("session", "double_fork", "no_environment", "session"), strict=True)]
 
 
 def _leaving(subject: Subject, way: str) -> tuple[Path, list[list[str]]]:
@@ -29,20 +30,21 @@ def _leaving(subject: Subject, way: str) -> tuple[Path, list[list[str]]]:
 
 
 @requirement("HYG-001")
-@pytest.mark.parametrize("way", _WAYS)
-def test_after_a_success(subject: Subject, way: str) -> None:
+@pytest.mark.parametrize(("part", "way"), _WAYS)
+def test_after_a_success(subject: Subject, part: str, way: str) -> None:
     """Runs two tasks; a unit of the first one leaves a daemon, in a session of its own, and ends well."""
     lock, do = _leaving(subject, way)
-    subject.run([parallel(do), parallel()], ["a"], what=way).must_succeed()
+    subject.run([in_part(part, do), parallel()], ["a"], what=f"{part}, {way}").must_succeed()
     subject.must_be_dead(lock, "when the run was over")
 
 
 @requirement("HYG-002")
-@pytest.mark.parametrize("way", _WAYS)
-def test_after_a_failure(subject: Subject, way: str) -> None:
+@pytest.mark.parametrize(("part", "way"), _WAYS)
+def test_after_a_failure(subject: Subject, part: str, way: str) -> None:
     """Runs a unit that leaves a daemon, in a session of its own, and exits with 3."""
     lock, do = _leaving(subject, way)
-    subject.run([parallel([*do, ["exit_with", 3]])], ["a"], what=way).failure.must_be("TaskExecutionError")
+    ended = subject.run([in_part(part, [*do, ["exit_with", 3]])], ["a"], what=f"{part}, {way}")
+    ended.failure.must_be("TaskExecutionError")
     subject.must_be_dead(lock, "when the run was over")
 
 
@@ -81,7 +83,9 @@ def test_children(subject: Subject) -> None:
     mine = os.getpid()  # where orphans come to
 
     def below() -> set[str]:
-        return _lines({pid: processes.command_line(pid) for pid in processes.descendants(mine)})
+        ended = dict.fromkeys(processes.zombies(subject.runner.pid), "ended, and nobody asked how")
+        alive = {pid: processes.command_line(pid) for pid in processes.descendants(mine)}
+        return _lines({**ended, **alive})
 
     _must_not_grow(subject, subject.runner, "processes below the runner", below)
 
@@ -135,3 +139,23 @@ def _one_of_each(subject: Subject, runner: Runner) -> None:
     gate.must_come("the unit")
     cancelled.cancel()
     cancelled.wait().failure.must_be("CancelledError")
+
+
+@requirement("HYG-008")
+def test_the_process(subject: Subject) -> None:
+    """Asks the runner for what all of its process shares, before and after a run with a cache folder, a
+    success, a failure and a cancel."""
+    runner = subject.runner
+    before = runner.state(subject.deadline)
+    if subject.declared.arguments.get("user_cache_dir") != Support.REFUSED:
+        subject.run([parallel()], ["a"], user_cache_dir=str(subject.folder / "cache")).must_succeed()
+    _one_of_each(subject, runner)
+    after = runner.state(subject.deadline)
+    for what, value in before.items():
+        if isinstance(value, dict):  # by name: values may be secrets
+            changed = sorted(
+                name for name in {*value, *after[what]} if value.get(name) != after[what].get(name)
+            )
+            must(not changed, f"the {what} of the process that awaited the runs to stay", f"new: {changed}")
+        else:
+            must_equal(after[what], value, f"the {what} of the process that awaited the runs")

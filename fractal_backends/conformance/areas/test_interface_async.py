@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..expectations import Run, Subject, must, must_equal, requirement, violation
-from ..workflows import names, parallel, updates
+from ..workflows import PARTS, in_part, names, parallel, updates
 
 _GAP_S = 0.5
 
@@ -31,12 +31,14 @@ def _cancelled(run: Run) -> None:
 
 
 @requirement("IFACE-006")
-@pytest.mark.parametrize("way", ["stubborn", "double_fork", "session"])
-def test_cancel(subject: Subject, way: str) -> None:
+@pytest.mark.parametrize(
+    ("part", "way"), [*zip(PARTS, ("session", "stubborn", "double_fork", "no_environment"), strict=True)]
+)
+def test_cancel(subject: Subject, part: str, way: str) -> None:
     """Cancels a run while a unit hangs that has a stubborn child, or one that left its group or session."""
     lock, here = subject.folder / "lock", subject.folder / "here"
     do = [["alive", str(lock)], [way, str(subject.folder / "child")], ["touch", str(here)], ["hang"]]
-    run = subject.start([parallel(do)], ["a"])
+    run = subject.start([in_part(part, do)], ["a"], what=f"{part}, {way}")
     subject.wait_for(here)
     _cancelled(run)
     subject.must_be_dead(lock, "when CancelledError came out")

@@ -39,7 +39,7 @@ _WAYS = (
             "JobExecutionError",
             f"returncode=-{number}",
         )
-        for number in (9, 10, 15)
+        for number in (1, 6, 9, 11, 15)
     ),
     *(
         _Way(f"writes {text!r}", (["raw", text],), "JobExecutionError", "Validation of task output failed.")

@@ -157,3 +157,26 @@ class LogInTheWorkingFolder(LocalBackend):
         with Path("fractal.log").open("a") as log:
             log.write(f"run {run.id} starts\n")
         return super().open(run)
+
+
+@caught_by("HYG-008", "the working folder becomes the run's")
+class WorkingFolderChanged(LocalBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        os.chdir(run.workflow_dir_local)
+        return super().open(run)
+
+
+@caught_by("HYG-008", "the cache folder becomes a variable of the process, for all later runs too")
+class CacheDirOfTheProcess(LocalBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        if run.user_cache_dir:
+            os.environ["FRACTAL_CACHE_DIR"] = run.user_cache_dir
+        return super().open(run)
+
+
+@caught_by("HYG-006", "children are never waited for")
+class ZombiesLeft(LocalBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        if os.fork() == 0:
+            os._exit(0)
+        return super().open(run)
