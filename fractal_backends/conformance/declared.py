@@ -28,7 +28,7 @@ class Declared:
     options_model: type[Options] | None
     """None where it does not say which options it knows."""
     takes_units: bool
-    """Whether it has executors (see `Backend.open`), which can be given units without a run around them."""
+    """Whether it is a `Backend`: with executors that can be given units without a run, and with observers."""
 
     @classmethod
     def of(cls, name: str) -> Declared:

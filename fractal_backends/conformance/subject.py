@@ -253,6 +253,8 @@ class Subject:
         for_runner = {
             k: request.pop(k) for k in ("form", "object", "options", "observe", "spoil") if k in request
         }
+        if not self.declared.takes_units:
+            for_runner.pop("observe", None)
         if "object" in for_runner:
             for_runner["object"] = f"{self.folder}: {for_runner['object']}"  # no other test's
         arguments: Json = {

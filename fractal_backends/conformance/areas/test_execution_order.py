@@ -6,7 +6,7 @@ import pytest
 
 from ..expectations import Subject, must, must_equal, requirement
 from ..traces import QUIET_S, Gate, must_not_have_run, recorded, stays
-from ..workflows import compound, names, non_parallel, parallel, updates, url
+from ..workflows import Steps, compound, names, non_parallel, parallel, updates, url
 
 
 @requirement("EXEC-006")
@@ -97,3 +97,17 @@ def test_the_last_output_counts(subject: Subject) -> None:
     found = str(run.wait().images[0].get("attributes", {}).get("words"))
     expected = f"an attribute of {len(words):,} characters, which the unit wrote at last,"
     must(found == words, f"{expected} to be in images.json", f"{len(found):,} characters, {found[:20]!r}")
+
+
+@requirement("EXEC-020")
+def test_options_of_tasks(subject: Subject) -> None:
+    """Runs a task whose meta limits it to one unit at a time, then one whose meta allows three, which wait
+    for each other."""
+    trace, place = subject.folder / "trace", subject.folder / "place"
+    place.mkdir()
+    alone: Steps = [["append", str(trace), "begins"], ["sleep", 0.05], ["append", str(trace), "ends"]]
+    together = {name: [["meet", str(place), name, 3]] for name in "abc"}
+    metas = [subject.declared.asking_for("concurrency_limit", limit) for limit in (1, 3)]
+    tasks = [parallel(alone, meta_parallel=metas[0]), parallel(together, meta_parallel=metas[1])]
+    subject.run(tasks, ["a", "b", "c"]).must_succeed()
+    must_equal(trace.read_text().split(), ["begins", "ends"] * 3, "what the units of the first task wrote")

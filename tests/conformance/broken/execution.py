@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+from fractal_backends_local import LocalBackend
 from fractal_backends_local.backend import LocalExecutor
 
 from fractal_backends import (
@@ -17,8 +18,10 @@ from fractal_backends import (
     JobExecutionError,
     Options,
     Outcome,
+    RunInfo,
     Unit,
     UnitEvent,
+    UnitExecutor,
     UnitState,
 )
 from fractal_backends.engine import filters, image_list, outputs, planning, run
@@ -351,3 +354,17 @@ class FiltersReplaced(WithEngine):
 @caught_by("EXEC-018", "where units set different filters the last one wins")
 class LastFiltersWin(WithEngine):
     changes: ClassVar = {"outputs._agreed_filters": lambda known, other: other or known}
+
+
+class _FirstOptions(LocalExecutor):
+    first: Options | None = None
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        self.first = self.first or options
+        return super().run(units, self.first)
+
+
+@caught_by("EXEC-020", "the options of a run's first task hold for all of its tasks")
+class FirstOptionsForAll(LocalBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        return _FirstOptions(run)
