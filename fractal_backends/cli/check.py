@@ -61,15 +61,19 @@ def check_backend(request: CheckRequest) -> bool:
     for path in files:
         _check_writable(path)
     console = make_console()
-    with _progress(console, request.backend) as on_result:
-        report = check(
-            request.backend,
-            options_file=request.options_file,
-            only=request.only,
-            deadline_s=request.deadline_s,
-            junit_file=request.junit_file,
-            on_result=on_result,
-        )
+    try:
+        with _progress(console, request.backend) as on_result:
+            report = check(
+                request.backend,
+                options_file=request.options_file,
+                only=request.only,
+                deadline_s=request.deadline_s,
+                junit_file=request.junit_file,
+                on_result=on_result,
+            )
+    except KeyboardInterrupt:
+        console.print("Interrupted: there is no verdict.")
+        raise
     _write(request.json_file, lambda: json.dumps(report.as_json(), indent=2) + "\n")
     _write(request.html_file, lambda: render_page(report))
     _write(request.badge_file, lambda: render_badge(report))

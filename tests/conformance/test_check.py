@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from conftest import eventually
 from fractal_backends.conformance.requirements import SUITE_VERSION, requirements
 from tests.helpers.plugins import install
 
@@ -110,6 +112,21 @@ def test_wrong_input(tmp_path: Path) -> None:
         assert result.returncode == 2, case
         assert told in result.stderr, case
         assert "Traceback" not in result.stderr, case
+
+
+def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fractal_backends.cli", "check", "local"],
+        env={**install(tmp_path / "installed", {}), "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert eventually(lambda: any(tmp_path.glob("fractal-check-*/files/*/run-1")), 30)
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "no verdict" in printed
+    assert not list(tmp_path.glob("fractal-check-*"))
 
 
 def test_without_the_extra(tmp_path: Path) -> None:
