@@ -79,7 +79,7 @@ def test_random_failures(subject: Subject) -> None:
         )
 
     mixes = st.lists(st.sampled_from(_WAYS), min_size=2, max_size=6)
-    for_any(subject, mixes, _order_of_ways, judge, count=11, out_of=100)
+    for_any(subject, mixes, _order_of_ways, judge, count=14, out_of=150)
 
 
 def _order_of_ways(ways: list[_Way]) -> set[str]:
