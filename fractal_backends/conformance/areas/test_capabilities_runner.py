@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..expectations import Run, Subject, must, must_equal, not_judged, requirement
 from ..traces import Gate
-from ..workflows import Json, parallel
+from ..workflows import Json, in_part, parallel
 
 _GRACE_S = 10
 
@@ -60,13 +60,20 @@ def _ends(run: Run) -> Json:
 
 @requirement("CAP-011")
 def test_ends_with_runner(subject: Subject) -> None:
-    """Kills the runner of a unit that has a daemon, and of one that ignores SIGTERM."""
+    """Kills the runner of three runs: of a unit that has a daemon and one that ignores SIGTERM, of a
+    non-parallel task's unit, and of an init."""
     runner, gate = subject.new_runner(), Gate(subject)
-    locks = {name: subject.folder / f"{name}-lock" for name in "ab"}
+    names = ("a", "b", "init", "non_parallel")
+    locks = {name: subject.folder / f"{name}-lock" for name in names}
     extra = {"a": ["double_fork", str(subject.folder / "daemon")], "b": ["ignore_term"]}
-    do = {name: [["alive", str(locks[name])], extra[name], *gate.steps(name)] for name in "ab"}
+    do = {
+        name: [["alive", str(locks[name])], extra.get(name, ["sleep", 0]), *gate.steps(name)]
+        for name in names
+    }
     subject.start([parallel(do)], ["a", "b"], runner=runner, **subject.room_for(2))
-    gate.must_come("a", "b")
+    for part in ("init", "non_parallel"):
+        subject.start([in_part(part, do[part])], ["a"], runner=runner, what=part, **subject.room_for(1))
+    gate.must_come(*names)
     runner.kill()
     for lock in locks.values():
         subject.must_be_dead(lock, f"{_GRACE_S} s after its runner was killed", _GRACE_S)
