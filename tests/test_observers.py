@@ -234,10 +234,10 @@ def test_observers_are_told_of_each_run_who_it_is(tmp_path: Path) -> None:
     recorder = Recorder()
     backend = get_backend("local", observers=[recorder])
     for name in ("first", "second"):
-        run(tmp_path / name, [non_parallel()], backend=backend, logger_name=name, slurm_user="someone")
+        run(tmp_path / name, [non_parallel()], backend=backend, logger_name=name, user_cache_dir="/cache")
     started, ended, started_again, ended_again = recorder.runs
     assert started == ended != started_again == ended_again
     assert started.id != started_again.id
     assert started.workflow_dir_local == started.workflow_dir_remote == tmp_path / "first"
     assert (started.logger_name, started_again.logger_name) == ("first", "second")
-    assert started.slurm_user == "someone"
+    assert started.user_cache_dir == "/cache"

@@ -28,7 +28,7 @@ START_S = 60.0
 END_S = 10.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
     """The folders of a distribution with the examples, which are on the import path."""
     folder = tmp_path_factory.mktemp("site")
@@ -51,7 +51,7 @@ class DaskCluster:
     workers: list[subprocess.Popen[bytes]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaskCluster]:
     """A cluster of two workers."""
     with started_dask_cluster(tmp_path_factory.mktemp("dask"), workers=2) as cluster:
