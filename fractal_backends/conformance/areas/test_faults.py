@@ -10,7 +10,7 @@ import pytest
 
 from .. import processes
 from ..expectations import Run, Subject, must_equal, not_judged, requirement, violation
-from ..subject import Runner, read_json
+from ..subject import read_json
 from ..traces import QUIET_S, Gate, stays
 from ..workflows import Json, image, in_part, parallel, updates
 
@@ -136,22 +136,16 @@ def test_killed_while_writing(subject: Subject) -> None:
 
 
 @requirement("FAULT-008")
-def test_the_clock_jumps(subject: Subject) -> None:
-    """Lets the clock of the process that awaits a run jump two hours ahead while a unit runs; in another run
-    four hours back."""
-    runner = subject.new_runner()
-    _run_while_the_clock_jumps(subject, runner, 2 * _HOUR_S, "two hours ahead")
-    _run_while_the_clock_jumps(subject, runner, -2 * _HOUR_S, "four hours back")
-
-
-def _run_while_the_clock_jumps(subject: Subject, runner: Runner, offset_s: float, jump: str) -> None:
-    gate = Gate(subject, jump)
+@pytest.mark.parametrize("hours", [2, -2])
+def test_the_clock_jumps(subject: Subject, hours: int) -> None:
+    """Lets the clock of the process that awaits the run jump by two hours while a unit runs."""
+    runner, gate = subject.new_runner(), Gate(subject)
     do: Json = {"a": [*gate.steps("a"), _good("a")], "b": [_good("b")]}
-    tasks = [parallel(do), parallel()]
-    run = subject.start(tasks, ["a", "b"], runner=runner, what=f"the clock jumps {jump}")
+    jump = f"the clock jumps by {hours} h"
+    run = subject.start([parallel(do), parallel()], ["a", "b"], runner=runner, what=jump)
     gate.must_come("a")
-    runner.set_clock(offset_s, subject.deadline)
-    expected, got = f"the run to go on when the clock jumps {jump}", "it ended although a unit was running"
+    runner.set_clock(hours * _HOUR_S, subject.deadline)
+    expected, got = f"the run to go on when {jump}", "it ended although a unit was running"
     stays(lambda: not run.is_over, _WATCHED_S, expected, got)
     gate.let("a")
     ended = run.wait()
