@@ -19,13 +19,13 @@ from fractal_backends import RunInfo, RunResult, Unit, UnitExecutor
 from fractal_backends.engine.folder import RunFolder, _replace, write_new
 from fractal_backends.models import task_slug
 from tests.conformance.broken import caught_by
-from tests.conformance.broken.bases import PatchedBackend
 from tests.conformance.broken.plain import PlainBackend, PlainExecutor
+from tests.conformance.broken.tools import WithEngine
 
 
 @caught_by("FILE-001", "only white space in a task's name is replaced in the name of its folder")
-class PunctuationInFolderNames(PatchedBackend):
-    patches: ClassVar = {"engine.folder.task_slug": lambda name: "_".join(name.lower().split())}
+class PunctuationInFolderNames(WithEngine):
+    changes: ClassVar = {"folder.task_slug": lambda name: "_".join(name.lower().split())}
 
 
 def _write_in_ascii(path: str, data: bytes) -> None:
@@ -34,8 +34,8 @@ def _write_in_ascii(path: str, data: bytes) -> None:
 
 
 @caught_by("FILE-002", "letters that the locale does not have are lost in the arguments")
-class ArgumentsInTheLocale(PatchedBackend):
-    patches: ClassVar = {"engine.planning.write_new": _write_in_ascii}
+class ArgumentsInTheLocale(WithEngine):
+    changes: ClassVar = {"planning.write_new": _write_in_ascii}
 
 
 @caught_by("FILE-003", "what units write to stderr is dropped")
@@ -73,8 +73,8 @@ def _write_in_place(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 @caught_by("FILE-005", "state files are written in place")
-class StateFilesRewritten(PatchedBackend):
-    patches: ClassVar = {"engine.folder._replace": _write_in_place}
+class StateFilesRewritten(WithEngine):
+    changes: ClassVar = {"folder._replace": _write_in_place}
 
 
 def _remove_and_rename(path: Path, chunks: Iterable[bytes]) -> None:
@@ -85,8 +85,8 @@ def _remove_and_rename(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 @caught_by("FILE-005", "a state file is removed before the new one takes its place")
-class StateFilesRemovedFirst(PatchedBackend):
-    patches: ClassVar = {"engine.folder._replace": _remove_and_rename}
+class StateFilesRemovedFirst(WithEngine):
+    changes: ClassVar = {"folder._replace": _remove_and_rename}
 
 
 @caught_by("FILE-006", "an empty output file is made before the unit starts")
@@ -103,8 +103,8 @@ def _make_task_folder(folder: RunFolder, order: int, task_name: str) -> Path:
 
 
 @caught_by("FILE-006", "output files of an earlier time stay")
-class StaleOutputsStay(PatchedBackend):
-    patches: ClassVar = {"engine.folder.RunFolder.make_task_folder": _make_task_folder}
+class StaleOutputsStay(WithEngine):
+    changes: ClassVar = {"folder.RunFolder.make_task_folder": _make_task_folder}
 
 
 @caught_by("FILE-007", "the umask decides who may read a log")
@@ -119,8 +119,8 @@ def _replace_for_all(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 @caught_by("FILE-007", "state files can be read by all")
-class StateForAll(PatchedBackend):
-    patches: ClassVar = {"engine.folder._replace": _replace_for_all}
+class StateForAll(WithEngine):
+    changes: ClassVar = {"folder._replace": _replace_for_all}
 
 
 @caught_by("FILE-008", "the folder is emptied before a run")

@@ -19,8 +19,8 @@ from fractal_backends.engine.outputs import OutputT, read_output
 from fractal_backends.engine.verdicts import Failure
 from fractal_backends.models import Image
 from tests.conformance.broken import caught_by
-from tests.conformance.broken.bases import PatchedBackend
 from tests.conformance.broken.plain import PlainBackend
+from tests.conformance.broken.tools import WithEngine
 
 
 def _make_task_folder(folder: RunFolder, order: int, task_name: str) -> Path:
@@ -31,8 +31,8 @@ def _make_task_folder(folder: RunFolder, order: int, task_name: str) -> Path:
 
 
 @caught_by("HOST-001", "slashes and dots stay in the names of folders")
-class SlashesInFolderNames(PatchedBackend):
-    patches: ClassVar = {"engine.folder.RunFolder.make_task_folder": _make_task_folder}
+class SlashesInFolderNames(WithEngine):
+    changes: ClassVar = {"folder.RunFolder.make_task_folder": _make_task_folder}
 
 
 @caught_by("HOST-002", "logs are copied as text in UTF-8")
@@ -45,8 +45,8 @@ class LogsAsText(PlainBackend):
 
 
 @caught_by("HOST-002", "the error holds the whole log")
-class WholeLogInTheError(PatchedBackend):
-    patches: ClassVar = {"engine.verdicts.LOG_END_BYTES": 1 << 24}
+class WholeLogInTheError(WithEngine):
+    changes: ClassVar = {"verdicts.LOG_END_BYTES": 1 << 24}
 
 
 def _with_json(unit: Unit, model: type[OutputT]) -> OutputT:
@@ -57,8 +57,8 @@ def _with_json(unit: Unit, model: type[OutputT]) -> OutputT:
 
 
 @caught_by("HOST-003", "deep nesting is more than the reader of outputs can take")
-class OutputsReadWithRecursion(PatchedBackend):
-    patches: ClassVar = {"engine.run.read_output": _with_json}
+class OutputsReadWithRecursion(WithEngine):
+    changes: ClassVar = {"run.read_output": _with_json}
 
 
 def _without_nan(unit: Unit, model: type[OutputT]) -> OutputT:
@@ -69,8 +69,8 @@ def _without_nan(unit: Unit, model: type[OutputT]) -> OutputT:
 
 
 @caught_by("HOST-003", "NaN is taken for null")
-class NanTaken(PatchedBackend):
-    patches: ClassVar = {"engine.run.read_output": _without_nan}
+class NanTaken(WithEngine):
+    changes: ClassVar = {"run.read_output": _without_nan}
 
 
 def _write_expanded(path: str, data: bytes) -> None:
@@ -78,13 +78,13 @@ def _write_expanded(path: str, data: bytes) -> None:
 
 
 @caught_by("HOST-004", "variables of the environment are put into arguments")
-class ArgumentsExpanded(PatchedBackend):
-    patches: ClassVar = {"engine.planning.write_new": _write_expanded}
+class ArgumentsExpanded(WithEngine):
+    changes: ClassVar = {"planning.write_new": _write_expanded}
 
 
 @caught_by("HOST-005", "who opens a FIFO waits for ever")
-class FifoIsWaitedFor(PatchedBackend):
-    patches: ClassVar = {"engine.outputs.open_regular": partial(open, mode="rb")}
+class FifoIsWaitedFor(WithEngine):
+    changes: ClassVar = {"outputs.open_regular": partial(open, mode="rb")}
 
 
 def _unquoted(images: Iterable[Image]) -> Iterable[dict[str, Any]]:
@@ -92,8 +92,8 @@ def _unquoted(images: Iterable[Image]) -> Iterable[dict[str, Any]]:
 
 
 @caught_by("HOST-006", "URLs are taken for quoted ones")
-class UrlsUnquoted(PatchedBackend):
-    patches: ClassVar = {"engine.run.image_arguments": _unquoted}
+class UrlsUnquoted(WithEngine):
+    changes: ClassVar = {"run.image_arguments": _unquoted}
 
 
 def _with_real_paths(unit: Unit, model: type[OutputT]) -> OutputT:
@@ -107,8 +107,8 @@ def _with_real_paths(unit: Unit, model: type[OutputT]) -> OutputT:
 
 
 @caught_by("HOST-006", "a URL with '..' is resolved instead of refused")
-class UpwardUrlsResolved(PatchedBackend):
-    patches: ClassVar = {"engine.run.read_output": _with_real_paths}
+class UpwardUrlsResolved(WithEngine):
+    changes: ClassVar = {"run.read_output": _with_real_paths}
 
 
 def _whole_log(failure: Failure) -> list[str]:
@@ -116,8 +116,8 @@ def _whole_log(failure: Failure) -> list[str]:
 
 
 @caught_by("HOST-007", "a log that is gone is an error of its own")
-class MissingLogCrashes(PatchedBackend):
-    patches: ClassVar = {"engine.verdicts._log_end": _whole_log}
+class MissingLogCrashes(WithEngine):
+    changes: ClassVar = {"verdicts._log_end": _whole_log}
 
 
 @caught_by("HOST-007", "the arguments file is needed again when the unit has ended")
