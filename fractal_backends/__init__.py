@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from .options import (
         MemoryMB as MemoryMB,
         Options as Options,
+        Source as Source,
         StrictPositiveInt as StrictPositiveInt,
     )
     from .registry import (
@@ -144,6 +145,7 @@ _NAMES = {
     ".options": [
         "MemoryMB",
         "Options",
+        "Source",
         "StrictPositiveInt",
     ],
     ".registry": [

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
-    from .options import Options
+    from .options import Options, Source
 
     RunLogger = logging.LoggerAdapter[logging.Logger]
 else:
@@ -297,3 +297,14 @@ class BackendAttributes:
         "worker_init": Support.IGNORED,
     }
     """What becomes of each of the arguments that not every backend can serve."""
+
+    @classmethod
+    def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
+        """The sources of one task part's options, later ones winning; by default the three, in this order.
+
+        Override it for a configuration file that is more than a list of options, or for options whose
+        values of several sources are put together in a way of their own. `file` is None where there is no
+        configuration file. What is wrong goes into the `problems` of a source: a run tells of all of them
+        at once.
+        """
+        return [*([file] if file else []), meta, given]

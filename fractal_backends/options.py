@@ -51,11 +51,15 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 @dataclass(frozen=True)
 class Source:
-    """Where option values come from. `name` stands in error messages; `shared` allows foreign keys."""
+    """Where option values come from."""
 
     name: str
+    """What error messages call it."""
     values: Mapping[str, Any]
     shared: bool = False
+    """Whether it may hold keys of other backends, as a task's meta may."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with it beyond the values of single options; told with all other problems."""
 
 
 def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[OptionsT | None, list[str]]:
@@ -64,6 +68,7 @@ def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[Opt
     origins: dict[str, str] = {}
     problems: list[str] = []
     for source in sources:
+        problems += [f"{source.name}: {text}" for text in source.problems]
         known = {key: value for key, value in source.values.items() if key in model.model_fields}
         if not source.shared:
             problems += [

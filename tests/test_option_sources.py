@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fractal_backends import Backend, InvalidInputError, Options, RunInfo, UnitExecutor
+from fractal_backends import Backend, InvalidInputError, Options, RunInfo, Source, UnitExecutor
 from tests.cli_helpers import write_json
 
 VARIABLE = "FRACTAL_TEST_CONFIG_FILE"
@@ -74,3 +75,40 @@ def test_a_contradiction_does_not_hide_behind_another_problem() -> None:
 def test_what_one_source_lacks_another_may_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(write_json(tmp_path / "site.json", {"low": 20})))
     assert problems(RangeBackend({"high": 30}), {}) == []
+
+
+class ProfileBackend(RangeBackend):
+    """Its file has profiles, of which a task names one."""
+
+    @classmethod
+    def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
+        """See `BackendAttributes.option_sources`."""
+        profiles = dict(file.values) if file else {}
+        name = meta.values.get("profile", "usual")
+        unknown = () if name in profiles else (f"profile {name!r}: the file has {', '.join(profiles)}",)
+        meta = replace(meta, problems=unknown)
+        return [Source(f"profile {name}", profiles.get(name, {})), meta, given]
+
+
+def test_a_backend_takes_its_file_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles = {"usual": {"low": 1}, "long": {"high": 50, "steps": 2}}
+    monkeypatch.setenv(VARIABLE, str(write_json(tmp_path / "site.json", profiles)))
+    backend = ProfileBackend()
+    meta = {"profile": "none", "low": "x"}
+    found = problems(backend, {}, {"profile": "long", "low": 60}, meta)
+    beginnings = [
+        "profile long: steps: unknown option; the valid ones are low, high, step.",
+        "task 1 ('t1'), meta_parallel + profile long: low=60 is above high=50",
+        "task 2 ('t2'), meta_parallel: profile 'none': the file has usual, long",
+        "task 2 ('t2'), meta_parallel: low: ",
+    ]
+    assert [text.startswith(start) for text, start in zip(found, beginnings, strict=True)] == [True] * 4
+    prepared = backend.prepare(
+        {
+            "task_list": [
+                {"task": {"name": "t", "type": "parallel", "command_parallel": "true"}, "meta_parallel": {}}
+            ]
+        },
+        {"zarr_dir": "/z"},
+    )
+    assert prepared.tasks[0].parallel_options == Range(low=1)
