@@ -60,6 +60,8 @@ class Source:
     """Whether it may hold keys of other backends, as a task's meta may."""
     problems: tuple[str, ...] = ()
     """What is wrong with it beyond the values of single options; told with all other problems."""
+    used: bool = True
+    """False for one that is only checked, such as a profile that this task does not use."""
 
 
 def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[OptionsT | None, list[str]]:
@@ -75,6 +77,8 @@ def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[Opt
                 f"{source.name}: {_unknown(key, model)}" for key in source.values if key not in known
             ]
         problems += [f"{source.name}: {text}" for text in _invalid(model, known)]
+        if not source.used:
+            continue
         merged.update(known)
         origins.update(dict.fromkeys(known, source.name))
     try:

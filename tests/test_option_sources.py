@@ -87,28 +87,29 @@ class ProfileBackend(RangeBackend):
         name = meta.values.get("profile", "usual")
         unknown = () if name in profiles else (f"profile {name!r}: the file has {', '.join(profiles)}",)
         meta = replace(meta, problems=unknown)
-        return [Source(f"profile {name}", profiles.get(name, {})), meta, given]
+        others = [Source(f"profile {key}", values, used=key == name) for key, values in profiles.items()]
+        return [*others, meta, given]
 
 
 def test_a_backend_takes_its_file_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    profiles = {"usual": {"low": 1}, "long": {"high": 50, "steps": 2}}
+    profiles: Mapping[str, Any] = {"usual": {"low": 1}, "long": {"high": 50}, "wrong": {"low": 2, "steps": 2}}
     monkeypatch.setenv(VARIABLE, str(write_json(tmp_path / "site.json", profiles)))
     backend = ProfileBackend()
     meta = {"profile": "none", "low": "x"}
     found = problems(backend, {}, {"profile": "long", "low": 60}, meta)
     beginnings = [
-        "profile long: steps: unknown option; the valid ones are low, high, step.",
+        "profile wrong: steps: unknown option; the valid ones are low, high, step.",
         "task 1 ('t1'), meta_parallel + profile long: low=60 is above high=50",
         "task 2 ('t2'), meta_parallel: profile 'none': the file has usual, long",
         "task 2 ('t2'), meta_parallel: low: ",
     ]
     assert [text.startswith(start) for text, start in zip(found, beginnings, strict=True)] == [True] * 4
-    prepared = backend.prepare(
-        {
-            "task_list": [
-                {"task": {"name": "t", "type": "parallel", "command_parallel": "true"}, "meta_parallel": {}}
-            ]
-        },
-        {"zarr_dir": "/z"},
+
+
+def test_a_source_that_is_not_used_gives_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        VARIABLE, str(write_json(tmp_path / "site.json", {"usual": {"low": 1}, "b": {"low": 2}}))
     )
+    task = {"task": {"name": "t", "type": "parallel", "command_parallel": "true"}}
+    prepared = ProfileBackend().prepare({"task_list": [task]}, {"zarr_dir": "/z"})
     assert prepared.tasks[0].parallel_options == Range(low=1)
