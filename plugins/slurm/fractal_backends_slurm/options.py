@@ -197,19 +197,25 @@ def _too_large(options: SlurmOptions) -> Iterator[Contradiction]:
             )
 
 
+def is_gpu(gres: str) -> bool:
+    """Whether a value of `gres` asks for GPUs."""
+    return any(part.strip().removeprefix("gres:").split(":")[0] == "gpu" for part in gres.split(","))
+
+
+def sets_gpus(line: str) -> bool:
+    """Whether an extra line asks for GPUs."""
+    name, value = sbatch_option(line) or ("", "")
+    return name in _GPU_LINES or (name == "gres" and is_gpu(value))
+
+
 def _gpu_options(options: SlurmOptions) -> list[str]:
     """The options that ask for GPUs."""
     found = ["gpus"] if options.gpus else []
-    if options.gres and _is_gpu(options.gres):
+    if options.gres and is_gpu(options.gres):
         found.append("gres")
-    pairs = filter(None, map(sbatch_option, options.extra_lines))
-    if any(name in _GPU_LINES or (name == "gres" and _is_gpu(value)) for name, value in pairs):
+    if any(map(sets_gpus, options.extra_lines)):
         found.append("extra_lines")
     return found
-
-
-def _is_gpu(gres: str) -> bool:
-    return any(part.strip().removeprefix("gres:").split(":")[0] == "gpu" for part in gres.split(","))
 
 
 def _gpus_twice(options: SlurmOptions) -> Iterator[Contradiction]:

@@ -125,6 +125,15 @@ def exported(line: str) -> tuple[str, str] | None:
     return (match["name"], "".join(words)) if len(words) < 2 else None
 
 
+def is_extra_line(line: str) -> bool:
+    """Whether `extra_lines` may hold it."""
+    try:
+        _extra_line(_one_line(line))
+    except ValueError:
+        return False
+    return True
+
+
 def _extra_line(line: str) -> str:
     option = sbatch_option(line)
     if option is None and exported(line) is None:
