@@ -161,6 +161,25 @@ class Unit:
         return self.stem.rpartition("/")[2]
 
 
+@dataclass(frozen=True)
+class TaskPart:
+    """One part of a task, the non-parallel or the parallel one, as it is known before the run."""
+
+    task: TaskInfo
+    parallel: bool
+    options: Options
+    example: Unit
+    """What its first unit will be. Its files do not exist."""
+    units: int | None = None
+    """How many units it will have; None where that depends on what runs before."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it, like the source of its options in the task's meta."""
+        part = "meta_parallel" if self.parallel else "meta_non_parallel"
+        return f"task {self.task.order} ({self.task.name!r}), {part}"
+
+
 class Cause(StrEnum):
     """Why a unit ended as it did. Only `done` is a success."""
 
