@@ -21,7 +21,7 @@ from .values import (
     VariableName,
     WholeNumber,
     exported,
-    sbatch_option,
+    sbatch_options,
     seconds,
 )
 
@@ -104,7 +104,7 @@ class SlurmOptions(Options):
     @property
     def sbatch_lines(self) -> list[str]:
         """The extra lines that are for sbatch."""
-        return [line for line in self.extra_lines if sbatch_option(line)]
+        return [line for line in self.extra_lines if sbatch_options(line)]
 
     @property
     def exports(self) -> dict[str, str]:
@@ -204,8 +204,9 @@ def is_gpu(gres: str) -> bool:
 
 def sets_gpus(line: str) -> bool:
     """Whether an extra line asks for GPUs."""
-    name, value = sbatch_option(line) or ("", "")
-    return name in _GPU_LINES or (name == "gres" and is_gpu(value))
+    return any(
+        name in _GPU_LINES or (name == "gres" and is_gpu(value)) for name, value in sbatch_options(line)
+    )
 
 
 def _gpu_options(options: SlurmOptions) -> list[str]:
@@ -227,8 +228,7 @@ def _gpus_twice(options: SlurmOptions) -> Iterator[Contradiction]:
 def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:
     """Options that a line in extra_lines sets as well. GPUs are left to `_gpus_twice`."""
     lines: dict[str, str] = {}
-    for line in options.sbatch_lines:
-        name, value = sbatch_option(line) or ("", "")
+    for name, value in (pair for line in options.extra_lines for pair in sbatch_options(line)):
         if lines.get(name, value) != value:
             yield ("extra_lines",), f"two lines in extra_lines set --{name}: {lines[name]!r} and {value!r}"
         lines[name] = value

@@ -10,7 +10,7 @@ from typing import Any
 from fractal_backends import Source
 
 from .options import OPTION_OF_LINE, SlurmOptions, is_gpu, sets_gpus
-from .values import exported, is_extra_line, sbatch_option
+from .values import exported, is_extra_line, sbatch_options
 
 _DEFAULT = "default_slurm_config"
 _GPU = "gpu_slurm_config"
@@ -135,7 +135,7 @@ def _asks_for_gpu(meta: Source, given: Source) -> bool:
 
 
 def _gpu_keys(values: Mapping[str, Any]) -> set[str]:
-    """The options among them that ask for _GPUs."""
+    """The options among them that ask for GPUs."""
     found = {"gpus"} if values.get("gpus") is not None else set()
     if isinstance(values.get("gres"), str) and is_gpu(values["gres"]):
         found.add("gres")
@@ -194,14 +194,14 @@ def _effect(key: str, value: Any) -> set[str]:
         return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
     if value is None or key not in OPTION_OF_LINE.values():
         return set()
-    return {key, *(["_GPUs"] if _gpu_keys({key: value}) else [])}
+    return {key, *(["GPUs"] if _gpu_keys({key: value}) else [])}
 
 
 def _effects_of_line(line: str) -> set[str]:
-    option, variable = sbatch_option(line), exported(line)
-    if option:
-        return {OPTION_OF_LINE.get(option[0], f"--{option[0]}"), *(["_GPUs"] if sets_gpus(line) else [])}
-    return {f"export {variable[0]}"} if variable else set()
+    if variable := exported(line):
+        return {f"export {variable[0]}"}
+    names = {OPTION_OF_LINE.get(name, f"--{name}") for name, _ in sbatch_options(line)}
+    return {*names, *(["GPUs"] if sets_gpus(line) else [])}
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:

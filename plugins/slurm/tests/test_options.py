@@ -98,6 +98,7 @@ def test_lines_for_sbatch_and_lines_that_export() -> None:
         ({"nodelist": "n[01-03],x", "exclude": "n02,x"}, ["both name n02, x"]),
         ({"partition": "a", "extra_lines": ["#SBATCH -p b"]}, ["sets --partition"]),
         ({"mem": 5, "extra_lines": ["#SBATCH --mem-per-cpu=5"]}, ["sets --mem-per-cpu"]),
+        ({"gpus": "1", "extra_lines": ["#SBATCH -L x --gres gpu:1 # one"]}, ["GPUs"]),
         ({"extra_lines": ["#SBATCH -p a", "#SBATCH --partition=b"]}, ["two lines"]),
         ({"cpus_per_task": 4, "max_cpus_per_job": 3}, ["cpus_per_task=4 is more than max_cpus_per_job=3"]),
         ({"mem": 4, "max_mem_per_job": 7, "parallel_tasks_per_job": 2}, ["need 8"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,11 @@ def test_a_meta_runs_no_commands_where_the_runner_is(site: Callable[[Any], None]
     assert prepare().pre_submission_commands == ("module load slurm",)
     (problem,) = problems({"pre_submission_commands": ["rm -rf /"]})
     assert "meta_parallel: pre_submission_commands: runs where the runner is" in problem
+
+
+def test_the_site_file_of_the_documentation_is_right(site: Callable[[Any], None]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "slurm.md").read_text()
+    (example,) = re.findall(r'```json title="slurm.json"\n(.*?)```', page, re.DOTALL)
+    site(json.loads(example))
+    assert prepare().partition == "main"
+    assert prepare({"needs_gpu": True}).partition == "gpu"
