@@ -76,9 +76,12 @@ def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[Opt
             problems += [
                 f"{source.name}: {_unknown(key, model)}" for key in source.values if key not in known
             ]
-        problems += [f"{source.name}: {text}" for text in _invalid(model, known)]
+        wrong = _invalid(model, known)
+        problems += [f"{source.name}: {_text(detail)}" for detail in wrong]
         if not source.used:
             continue
+        for detail in wrong:  # the others may still contradict each other
+            known.pop(detail["loc"][0] if detail["loc"] else "", None)
         merged.update(known)
         origins.update(dict.fromkeys(known, source.name))
     try:
@@ -99,11 +102,11 @@ def foreign_keys(model: type[Options], meta: Mapping[str, Any]) -> list[str]:
     return [key for key in meta if key not in model.model_fields]
 
 
-def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[str]:
+def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[Any]:
     try:
         model(**values)
     except ValidationError as error:
-        return [_text(detail) for detail in error.errors()]
+        return list(error.errors())
     return []
 
 

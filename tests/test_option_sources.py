@@ -66,10 +66,11 @@ def test_values_that_contradict_each_other_are_told_with_their_sources() -> None
 
 
 def test_a_contradiction_does_not_hide_behind_another_problem() -> None:
-    found = problems(RangeBackend(), {"low": 40}, {"step": "x"})
-    assert len(found) == 2
-    assert found[0] == "task 0 ('t0'), meta_parallel: low=40 is above high=10"
-    assert found[1].startswith("task 1 ('t1'), meta_parallel: step: ")
+    found = problems(RangeBackend(), {"low": 40, "step": "x"}, {"step": "x"})
+    assert len(found) == 3
+    assert found[0].startswith("task 0 ('t0'), meta_parallel: step: ")
+    assert found[1] == "task 0 ('t0'), meta_parallel: low=40 is above high=10"
+    assert found[2].startswith("task 1 ('t1'), meta_parallel: step: ")
 
 
 def test_what_one_source_lacks_another_may_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
