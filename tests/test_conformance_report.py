@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from fractal_backends.cli.check_report import print_report
-from fractal_backends.conformance.badge import render_badge
-from fractal_backends.conformance.page import render_page
 from fractal_backends.conformance.report import Report, Verdict
+from fractal_backends.conformance.report.badge import render_badge
+from fractal_backends.conformance.report.page import render_page
+from fractal_backends.conformance.report.summary import Outcome, bounded, duration, outcome_of
 from fractal_backends.conformance.requirements import areas, capabilities, requirements
-from fractal_backends.conformance.summary import Outcome, bounded, duration, outcome_of
 from fractal_backends.errors import InvalidInputError
 from fractal_backends.interface import OPTIONAL_ARGUMENTS
 from tests.helpers.reports import (

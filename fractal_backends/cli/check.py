@@ -52,8 +52,8 @@ def check_backend(request: CheckRequest) -> bool:
     try:
         import hypothesis  # noqa: F401
 
-        from ..conformance.badge import render_badge
-        from ..conformance.page import render_page
+        from ..conformance.report.badge import render_badge
+        from ..conformance.report.page import render_page
         from ..conformance.suite import check
     except ImportError as error:
         raise InvalidInputError(f"{_MISSING} ({error})") from error

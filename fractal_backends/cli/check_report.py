@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..conformance.report import NOT_SELECTED, Judgement, Report, Verdict
-from ..conformance.summary import (
+from ..conformance.report.summary import (
     Outcome,
     bounded,
     by_area,

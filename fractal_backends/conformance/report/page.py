@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError
-from ..interface import OPTIONAL_ARGUMENTS
-from .report import Report, Subject, Verdict
-from .requirements import capabilities
+from ...errors import InvalidInputError
+from ...interface import OPTIONAL_ARGUMENTS
+from ..requirements import capabilities
+from . import Report, Subject, Verdict
 from .summary import (
     bounded,
     by_area,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .report import NOT_SELECTED, Judgement, Report, Verdict
-from .requirements import Area, areas
+from ..requirements import Area, areas
+from . import NOT_SELECTED, Judgement, Report, Verdict
 
 
 class Outcome(StrEnum):

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from .requirements import SUITE_VERSION, Requirement
+from ..requirements import SUITE_VERSION, Requirement
 
 NOT_SELECTED = "not selected"
 """Why a requirement was not judged, where only others were asked for."""
