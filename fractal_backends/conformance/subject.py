@@ -25,6 +25,8 @@ from .runner import serve_in_thread
 from .violations import violation
 from .workflows import Json, dataset as make_dataset
 
+_FOR_CANCEL = 0.5
+"""Of a test's time: 30 s, unless another deadline was asked for."""
 _keys = itertools.count(1)
 
 
@@ -39,6 +41,11 @@ class Deadline:
     def left(self) -> float:
         """Seconds that are left, never less than 0."""
         return max(0.0, self._end - time.monotonic())
+
+    @property
+    def for_cancel(self) -> float:
+        """The seconds that a cancel may take."""
+        return self.seconds * _FOR_CANCEL
 
 
 class Runner:
@@ -164,6 +171,8 @@ class Run:
     """What happened to the units, where that was asked for."""
     started: float = field(default_factory=time.monotonic)
     _ended: Ended | None = None
+    _cancelled: float | None = None
+    """When that was."""
 
     def take(self, answer: Json) -> None:
         """An answer of the runner."""
@@ -175,11 +184,12 @@ class Run:
     def wait(self) -> Ended:
         """How it ends; a violation where it does not in time."""
         if self._ended is None:
+            seconds, what = self._time_left()
             try:
-                answer = self.answers.get(timeout=self.deadline.left)
+                answer = self.answers.get(timeout=seconds)
             except queue.Empty:
                 violation(
-                    f"{self.name} to end within the {self.deadline.seconds:g} s that the test has",
+                    f"{self.name} to end within {what}",
                     f"it is still under way; the runner's threads:\n{self.runner.stacks()}",
                 )
             if answer is None:
@@ -190,13 +200,25 @@ class Run:
             self._ended = Ended(self.folder, answer, time.monotonic() - self.started, self.name)
         return self._ended
 
+    def _time_left(self) -> tuple[float, str]:
+        """For how long to wait for its end, and the whole of that time, for a person to read."""
+        left = self.deadline.left
+        if self._cancelled is not None:
+            bound = self.deadline.for_cancel
+            of_bound = self._cancelled + bound - time.monotonic()
+            if of_bound < left:
+                return max(0.0, of_bound), f"the {bound:g} s that a cancel may take"
+        return left, f"the {self.deadline.seconds:g} s that the test has"
+
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self._ended is not None or not self.answers.empty()
 
     def cancel(self) -> None:
-        """Cancel the task that awaits it."""
+        """Cancel the task that awaits it; its end has to come in the time that a cancel may take."""
+        if self._cancelled is None:
+            self._cancelled = time.monotonic()
         self.runner.send(self, "cancel")
 
 

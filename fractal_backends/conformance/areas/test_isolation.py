@@ -9,7 +9,7 @@ import pytest
 
 from ..expectations import Ended, Run, Subject, must_equal, not_judged, requirement, violation
 from ..traces import Gate
-from ..workflows import Json, Steps, image, non_parallel, parallel, updates
+from ..workflows import PARTS, Json, Steps, image, in_part, non_parallel, parallel, updates
 
 _NONE: Json = {"attributes": {}, "types": {}}
 
@@ -93,28 +93,33 @@ def test_two_objects_with_options(subject: Subject) -> None:
     )
 
 
-def _waiting_run(subject: Subject, gate: Gate, name: str, **request: Any) -> tuple[Run, Path]:
+def _waiting_run(
+    subject: Subject, gate: Gate, name: str, part: str = "parallel", **request: Any
+) -> tuple[Run, Path]:
     """A run whose first task waits, and whose second one makes an image; and a lock that its unit holds."""
     lock = subject.folder / f"{name}-lock"
-    tasks = [parallel([["alive", str(lock)], *gate.steps(name)]), parallel([updates({"zarr_url": "new"})])]
+    waits = in_part(part, [["alive", str(lock)], *gate.steps(name)])
+    tasks = [waits, parallel([updates({"zarr_url": "new"})])]
     run = subject.start(tasks, ["a"], object="shared", **request)
     gate.must_come(name)
     return run, lock
 
 
 @requirement("ISO-003")
-@pytest.mark.parametrize("failure", ["exit code", "signal", "invalid output"])
-def test_a_failure(subject: Subject, failure: str) -> None:
-    """Runs, while a unit of another run of the same backend object waits, a unit that fails."""
+@pytest.mark.parametrize("part", PARTS)
+def test_a_failure(subject: Subject, part: str) -> None:
+    """Runs, while a unit of another run of the same backend object waits, units that exit with 3, that are
+    killed, and that write an output that is none."""
     gate = Gate(subject)
-    other, _ = _waiting_run(subject, gate, "the other run's unit")
-    last: Json = {
-        "exit code": ["exit_with", 3],
-        "signal": ["kill_self", 9],
-        "invalid output": ["output", [1]],
-    }
-    failed = subject.run([parallel([last[failure]])], ["a"], object="shared", what=failure)
-    failed.failure.must_be("TaskExecutionError" if failure == "exit code" else "JobExecutionError")
+    other, _ = _waiting_run(subject, gate, "the other run's unit", part)
+    for last, error in (
+        (["exit_with", 3], "TaskExecutionError"),
+        (["kill_self", 9], "JobExecutionError"),
+        (["output", [1]], "JobExecutionError"),
+    ):
+        what = f"{part}, {last[0]} {last[1]}"
+        failed = subject.run([in_part(part, [last])], ["a"], object="shared", what=what)
+        failed.failure.must_be(error)
     _must_go_on(gate, "the other run's unit", other)
 
 
@@ -128,11 +133,12 @@ def _must_go_on(gate: Gate, name: str, run: Run) -> None:
 
 
 @requirement("ISO-004")
-def test_a_cancel(subject: Subject) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_a_cancel(subject: Subject, part: str) -> None:
     """Cancels one of two runs of a backend object while units of both wait; then lets the other one go on."""
     gate = Gate(subject)
-    other, _ = _waiting_run(subject, gate, "the other run's unit")
-    cancelled, lock = _waiting_run(subject, gate, "the unit")
+    other, _ = _waiting_run(subject, gate, "the other run's unit", part)
+    cancelled, lock = _waiting_run(subject, gate, "the unit", part)
     cancelled.cancel()
     cancelled.wait().failure.must_be("CancelledError")
     subject.must_be_dead(lock, "when the run was cancelled")

@@ -127,6 +127,44 @@ class OneCancelForAll(LocalBackend):
             raise
 
 
+class _SinglesTogether(LocalExecutor):
+    """Units of non-parallel tasks and inits are ended together, whichever run they are of."""
+
+    running: ClassVar[set[_SinglesTogether]] = set()
+    when: ClassVar[frozenset[Cause]]
+    """The causes of an end that is the end of all."""
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        if units[0].component is None:
+            self.running.add(self)
+        try:
+            for event in super().run(units, options):
+                yield event
+                if event.unit.component is None and event.outcome and event.outcome.cause in self.when:
+                    for other in [*self.running]:
+                        other.cancel()
+        finally:
+            self.running.discard(self)
+
+
+class _CancelledTogether(_SinglesTogether):
+    when = frozenset({Cause.CANCELLED})
+
+
+@caught_by("ISO-004", "inits and units of non-parallel tasks are cancelled by a name that runs share")
+class SinglesCancelledTogether(WithExecutor):
+    executor = _CancelledTogether
+
+
+class _FailTogether(_SinglesTogether):
+    when = frozenset({Cause.TASK_ERROR, Cause.KILLED})
+
+
+@caught_by("ISO-003", "an init that fails ends those of other runs, which have the same name")
+class SinglesFailTogether(WithExecutor):
+    executor = _FailTogether
+
+
 @caught_by("ISO-005", "a backend object that was cancelled once stays so")
 class CancelledForEver(LocalBackend):
     _is_cancelled = False
