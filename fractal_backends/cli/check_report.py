@@ -15,6 +15,7 @@ from ..conformance.report.summary import (
     by_area,
     counts_in_words,
     duration,
+    examples_in_words,
     not_judged_by_reason,
     outcome_of,
     verdict_in_words,
@@ -46,6 +47,8 @@ def print_report(report: Report, console: Console) -> None:
     _print_not_judged(report, console)
     if report.folder is not None and report.having(Verdict.FAILED):
         _print(console, f"Files of the failed tests: {one_line(report.folder)}\n")
+    if report.seed is not None or report.examples is not None:
+        _print(console, f"Random examples: {examples_in_words(report)}\n")
     _print(console, _result(report), style=_STYLES.get(outcome_of(report), "bold"))
 
 

@@ -66,6 +66,10 @@ class Report:
     seconds: float = 0.0
     folder: str | None = None
     """Where the files of the failed tests are."""
+    seed: int | None = None
+    """Of the random examples; None: those that are always the same."""
+    examples: int | None = None
+    """How many random examples each test was to have; None: as many as it thought enough."""
     suite_version: int = SUITE_VERSION
 
     def having(self, verdict: Verdict) -> list[Judgement]:

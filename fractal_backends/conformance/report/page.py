@@ -16,6 +16,7 @@ from .summary import (
     bounded,
     by_area,
     duration,
+    examples_in_words,
     not_judged_by_reason,
     outcome_of,
     verdict_in_words,
@@ -56,6 +57,7 @@ def render_page(report: Report) -> str:
             arguments=_arguments(report.subject),
             options={key: _as_text(value) for key, value in report.subject.options.items()},
             started=_moment(report.started),
+            examples=examples_in_words(report),
         )
     )
     return page

@@ -80,6 +80,12 @@ def counts_in_words(report: Report) -> str:
     return ", ".join(parts) or "no requirements"
 
 
+def examples_in_words(report: Report) -> str:
+    """Which random examples there were: "those of seed 7, 100 for each test"."""
+    which = "the usual ones" if report.seed is None else f"those of seed {report.seed}"
+    return which if report.examples is None else f"{which}, {report.examples} for each test"
+
+
 def by_area(report: Report) -> list[AreaSummary]:
     """The judgements of each area, in order."""
     found = []
