@@ -80,6 +80,7 @@ class SpoolBackend(Backend):
     name = "spool"
     interface_version = 1
     options_model = SpoolOptions
+    config_file_variable = "SPOOL_CONFIG_FILE"
     capabilities = frozenset({"concurrency_limit", "memory_limit", "time_limit", "readopt"})
     arguments: ClassVar[Mapping[str, Support]] = dict.fromkeys(Backend.arguments, Support.HONOURED)
 
