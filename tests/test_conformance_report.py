@@ -127,6 +127,22 @@ def test_a_backend_without_a_version_is_told_by_its_name() -> None:
     assert line.startswith("local conforms to suite 1: ")
 
 
+def test_what_was_judged_in_part_is_told_with_the_reason() -> None:
+    given = report({"FILE-007": (Verdict.PASSED, ("the disk is no disk", "the disk is no disk"))})
+    printed = shown(given)
+    assert re.search(r"(?s)Judged in part\n.*the disk is no disk\n.*FILE-007", printed)
+    assert printed.count("the disk is no disk") == 1
+    assert "the disk is no disk" in Page(render_page(given)).text()
+    assert "Judged in part" not in shown(report())
+
+
+def test_the_report_says_which_random_examples_there_were() -> None:
+    given = replace(report(), seed=7, examples=100)
+    assert "those of seed 7, 100 for each test" in shown(given)
+    assert "those of seed 7, 100 for each test" in Page(render_page(given)).text()
+    assert "the usual ones" in Page(render_page(report())).text()
+
+
 def test_failures_are_told_before_warnings_and_what_was_not_judged() -> None:
     text = shown(report(FAILURES))
     story = "".join(f"    {line}\n" if line else "\n" for line in STORY.split("\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -98,9 +99,19 @@ def by_area(report: Report) -> list[AreaSummary]:
 
 def not_judged_by_reason(report: Report) -> dict[str, list[Judgement]]:
     """What was not judged, by the reason why, in the order in which the reasons come up."""
+    return _by_reason(report.having(Verdict.NOT_JUDGED))
+
+
+def judged_in_part_by_reason(report: Report) -> dict[str, list[Judgement]]:
+    """What passed as far as it was judged, by the reason why the rest was not."""
+    return _by_reason(judgement for judgement in report.having(Verdict.PASSED) if judgement.reasons)
+
+
+def _by_reason(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
     found: dict[str, list[Judgement]] = {}
-    for judgement in report.having(Verdict.NOT_JUDGED):
-        found.setdefault("; ".join(judgement.reasons) or "no reason was given", []).append(judgement)
+    for judgement in judgements:
+        reason = "; ".join(dict.fromkeys(judgement.reasons)) or "no reason was given"
+        found.setdefault(reason, []).append(judgement)
     return found
 
 
