@@ -1,0 +1,74 @@
+"""The backend `dummy_slurm`: the slurm backend, on a scheduler of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from fractal_backends_slurm import Scheduler, SlurmBackend
+
+from fractal_backends import Options, RunInfo, TaskPart, Unit, UnitEvent, UnitExecutor
+
+from .lease import Lease, configuration, default_folder
+
+
+class DummySlurmBackend(SlurmBackend):
+    """Runs units as job arrays of a pretend cluster on this machine."""
+
+    name = "dummy_slurm"
+    interface_version = 1
+    description = "A pretend SLURM cluster on this machine, for trying things out and for tests"
+
+    def open(self, run: RunInfo) -> UnitExecutor:
+        """See `Backend.open`."""
+        lease = Lease(default_folder(), configuration())
+        try:
+            return _LeasedExecutor(super().open(run), lease)
+        except BaseException:
+            lease.release()
+            raise
+
+    def explain(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """See `Backend.explain`."""
+        with Lease(default_folder(), configuration()):
+            yield from super().explain(run, parts)
+
+    def scheduler(self, run: RunInfo) -> Scheduler:
+        """See `SlurmBackend.scheduler`."""
+        return Scheduler(default_folder() / "bin")
+
+
+class _LeasedExecutor(UnitExecutor):
+    """An executor whose cluster is there as long as it is."""
+
+    def __init__(self, executor: UnitExecutor, lease: Lease) -> None:
+        self._executor = executor
+        self._lease = lease
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        """See `UnitExecutor.run`."""
+        return self._executor.run(units, options)
+
+    def cancel(self) -> None:
+        """See `UnitExecutor.cancel`."""
+        self._executor.cancel()
+
+    def __enter__(self) -> Self:
+        try:
+            self._executor.__enter__()
+        except BaseException:
+            self._lease.release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._executor.__exit__(kind, error, traceback)
+        finally:
+            self._lease.release()

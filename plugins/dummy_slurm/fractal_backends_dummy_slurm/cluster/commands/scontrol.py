@@ -1,0 +1,159 @@
+"""scontrol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .. import hostlist, records
+from ..arguments import Refused
+from ..controller import Controller
+from ..jobs import PENDING, RUNNING
+from ..records import Record
+from ..sbatch import Caller
+from . import show
+
+_Command = Callable[[Controller, Caller, list[str]], str]
+
+
+def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, str]:
+    """Raises Refused."""
+    oneliner = any(word in ("--oneliner", "-o") for word in words)
+    words = [word for word in words if not word.startswith("-")]
+    if not words:
+        raise Refused("")
+    keyword, rest = words[0].lower(), words[1:]
+    if keyword == "show":
+        return _show(controller, rest, oneliner), ""
+    command = _COMMANDS.get(keyword)
+    if command is None:
+        raise Refused(f"invalid keyword: {words[0]}\n")
+    return command(controller, caller, rest), ""
+
+
+def _show(controller: Controller, words: list[str], oneliner: bool) -> str:
+    entity, rest = (words[0].lower() if words else ""), words[1:]
+    which = rest[0] if rest else None
+    if entity in ("job", "jobs"):
+        return show.jobs(controller, which, oneliner)
+    if entity in ("partition", "partitions"):
+        return show.partitions(controller, which, oneliner)
+    if entity in ("node", "nodes"):
+        return show.nodes(controller, which, oneliner)
+    if entity == "config":
+        return show.config(controller)
+    if entity == "hostnames":
+        return "".join(name + "\n" for name in hostlist.expand(which or ""))
+    raise Refused(f"invalid entity:{entity} for keyword:show \n")
+
+
+def _ping(controller: Controller, caller: Caller, words: list[str]) -> str:
+    return "Slurmctld(primary) at localhost is UP\n"
+
+
+def _update(controller: Controller, caller: Caller, words: list[str]) -> str:
+    values = {key.lower(): value for key, _, value in (word.partition("=") for word in words)}
+    if "nodename" not in values:
+        raise Refused(
+            "No valid entity in update command\n"
+            'Input line must include "NodeName", "PartitionName", "Reservation", "JobId", or "SlurmctldDebug"\n'
+        )
+    if caller.uid not in (0, controller.owner):
+        raise Refused("slurm_update error: Invalid user id\n")
+    names = hostlist.expand(values["nodename"])
+    if set(names) - set(controller.cluster.nodes):
+        raise Refused("slurm_update error: Invalid node name specified\n")
+    for name in names:
+        _set_node(controller, caller, name, values.get("state", "").lower(), values.get("reason", ""))
+    return ""
+
+
+def _set_node(controller: Controller, caller: Caller, name: str, state: str, reason: str) -> None:
+    node = controller.cluster.nodes[name]
+    if state in ("resume", "idle", "undrain"):
+        if node.state == "UP":
+            raise Refused("slurm_update error: Invalid node state specified\n")
+        controller.node_up(name)
+    elif state == "down":
+        controller.node_down(name, reason, "told", None)
+    elif state in ("drain", "fail"):
+        node.state, node.reason, node.since = "DRAIN", reason, time.time()
+        controller.save_node(name)
+    elif state:
+        raise Refused("Invalid input: state\nRequest aborted\n")
+
+
+def _of_jobs(act: Callable[[Controller, Record], str | None]) -> _Command:
+    """Act on each job that is named. What `act` returns is why it cannot be done."""
+
+    def command(controller: Controller, caller: Caller, words: list[str]) -> str:
+        errors = ""
+        for item in ",".join(words).split(","):
+            if not item.partition("_")[0].isdecimal():
+                raise Refused(f"Invalid job id specified for job {item}\n")
+            found = records.by_id(controller, item)
+            if not found:
+                errors += f"Invalid job id specified for job {item}\n"
+            for record in found:
+                if caller.uid not in (0, record.submission.uid):
+                    errors += f"Access/permission denied for job {item}\n"
+                elif (why := act(controller, record)) is not None:
+                    errors += (
+                        f"{record.submission.id}_{record.index}: {why}\n"
+                        if record.is_array
+                        else f"{why} for job {item}\n"
+                    )
+        if errors:
+            raise Refused(errors)
+        return ""
+
+    return command
+
+
+def _requeue(controller: Controller, record: Record) -> str | None:
+    job = record.job
+    if job is None or job.state == PENDING or not record.submission.requeue:
+        return "Requested operation is presently disabled"
+    if job.state == RUNNING:
+        controller.requeue(job, "BeginTime", " DUE TO JOB REQUEUE")
+    elif job.completing:
+        return "Job/step already completing or completed"
+    else:
+        controller.requeue(job, "BeginTime", None)
+    return None
+
+
+def _hold(controller: Controller, record: Record) -> str | None:
+    reason = "JobHeldAdmin" if controller.owner == 0 else "JobHeldUser"
+    if record.job is None:
+        record.submission.held = reason
+        controller.set_reason(record.submission, reason)
+    elif record.job.state == PENDING:
+        record.job.held = reason
+        controller.set_reason(record.job, reason)
+    else:
+        return "Job is no longer pending execution"
+    return None
+
+
+def _release(controller: Controller, record: Record) -> str | None:
+    if record.job is not None:
+        if record.job.state != PENDING:
+            return "Job is no longer pending execution"
+        record.job.held = None
+    elif record.tasks == record.submission.waiting:
+        record.submission.held = None
+    else:  # some tasks of an array become jobs of their own
+        for index in record.tasks or ():
+            controller.set_reason(controller.split(record.submission, index), "Priority")
+        controller.save_submission(record.submission)
+    return None
+
+
+_COMMANDS: dict[str, _Command] = {
+    "ping": _ping,
+    "update": _update,
+    "requeue": _of_jobs(_requeue),
+    "hold": _of_jobs(_hold),
+    "release": _of_jobs(_release),
+}

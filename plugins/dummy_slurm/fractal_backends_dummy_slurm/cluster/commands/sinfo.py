@@ -1,0 +1,111 @@
+"""sinfo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .. import hostlist, records, times
+from ..arguments import Grammar, Refused
+from ..config import PartitionConfig
+from ..controller import Controller
+from ..nodes import Node
+from ..sbatch import Caller
+
+GRAMMAR = Grammar(
+    "sinfo",
+    set(["format", "partition", "nodes", "states"]),
+    set(["noheader", "Node", "exact", "version"]),
+    {
+        "h": "noheader",
+        "N": "Node",
+        "o": "format",
+        "p": "partition",
+        "n": "nodes",
+        "t": "states",
+        "e": "exact",
+    },
+)
+_FORMAT = "%9P %5a %.10l %.6D %6t %N"
+_FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
+_SHORT = {
+    "idle": "idle",
+    "mixed": "mix",
+    "allocated": "alloc",
+    "down": "down",
+    "drained": "drain",
+    "draining": "drng",
+    "completing": "comp",
+}
+_HEADERS = {"P": "PARTITION", "a": "AVAIL", "l": "TIMELIMIT", "D": "NODES", "t": "STATE", "T": "STATE"}
+_HEADERS |= {"N": "NODELIST", "c": "CPUS", "m": "MEMORY", "E": "REASON", "f": "AVAIL_FEATURES", "G": "GRES"}
+_HEADERS |= {"R": "PARTITION", "C": "CPUS(A/I/O/T)"}
+
+
+def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, str]:
+    """Raises Refused."""
+    options, _ = GRAMMAR.parse(words)
+    if "version" in options:
+        return "slurm-wlm 22.05.8\n", ""
+    form = options.get("format", _FORMAT)
+    lines = [] if "noheader" in options else [_fill(form, _HEADERS)]
+    lines += [_fill(form, values) for values in _rows(controller, options, form)]
+    return "".join(line + "\n" for line in lines), ""
+
+
+def _rows(controller: Controller, options: dict[str, str], form: str) -> Iterator[dict[str, str]]:
+    wanted = records.names(options.get("partition"))
+    for partition in controller.cluster.partitions.values():
+        if wanted is not None and partition.name not in wanted:
+            continue
+        nodes = controller.cluster.members(partition)
+        if "Node" in options:
+            yield from (_values(partition, [node]) for node in nodes)
+            continue
+        groups: dict[tuple[str, ...], list[Node]] = {}
+        for node in nodes:
+            parts = (
+                node.shown_state(),
+                str(node.cpus),
+                str(node.memory),
+                node.reason if "%E" in form else "",
+            )
+            groups.setdefault(parts, []).append(node)
+        yield from (_values(partition, group) for group in groups.values())
+
+
+def _values(partition: PartitionConfig, nodes: list[Node]) -> dict[str, str]:
+    node = nodes[0]
+    state = node.shown_state()
+    limit = partition.max_minutes
+    total = sum(node.cpus for node in nodes)
+    used = sum(node.allocated[0] for node in nodes)
+    return {
+        "P": partition.name + ("*" if partition.default else ""),
+        "R": partition.name,
+        "a": "up",
+        "l": "infinite" if limit is None else times.span_short(limit * 60),
+        "D": str(len(nodes)),
+        "t": _SHORT[state],
+        "T": state,
+        "N": hostlist.compress([node.name for node in nodes]),
+        "c": str(node.cpus),
+        "m": str(node.memory),
+        "E": node.reason or "none",
+        "f": ",".join(node.features) or "(null)",
+        "G": f"gpu:{node.gpus}" if node.gpus else "(null)",
+        "C": f"{used}/{total - used}/0/{total}",
+    }
+
+
+def _fill(form: str, values: dict[str, str]) -> str:
+    def value(match: re.Match[str]) -> str:
+        right, width, letter = match.groups()
+        if letter not in values:
+            raise Refused(f"sinfo: error: Invalid node format specification: {letter}\n")
+        text = values[letter]
+        if not width:
+            return text
+        return text[: int(width)].rjust(int(width)) if right else text[: int(width)].ljust(int(width))
+
+    return _FIELD.sub(value, form)

@@ -1,0 +1,186 @@
+"""What the cluster is, and its rules, from a JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import hostlist
+
+
+class ConfigError(ValueError):
+    """All that is wrong with a configuration."""
+
+
+@dataclass
+class NodeConfig:
+    """Nodes of one kind."""
+
+    name: str
+    """One, or several: `n[1-4]`."""
+    cpus: int = 8
+    memory_mb: int = 16000
+    features: list[str] = field(default_factory=list)
+    gpus: int = 0
+
+
+@dataclass
+class PartitionConfig:
+    """A partition."""
+
+    name: str
+    nodes: str
+    """`n[1-4]`, or ALL."""
+    default: bool = False
+    max_minutes: int | None = None
+    max_nodes: int | None = None
+
+
+@dataclass
+class UserLimits:
+    """What a user may have at once."""
+
+    max_jobs: int | None = None
+    max_submit: int | None = None
+
+
+def _nodes() -> list[NodeConfig]:
+    return [NodeConfig("n[1-4]")]
+
+
+def _partitions() -> list[PartitionConfig]:
+    return [PartitionConfig("main", "ALL", True), PartitionConfig("small", "n1", max_minutes=5)]
+
+
+@dataclass
+class ClusterConfig:
+    """Names with `_s` are seconds."""
+
+    cluster_name: str = "dummy"
+    nodes: list[NodeConfig] = field(default_factory=_nodes)
+    partitions: list[PartitionConfig] = field(default_factory=_partitions)
+    accounts: dict[str, list[str]] | None = None
+    """Who may use which account ("*": everybody); a user's first one is the default. None: any is accepted."""
+    users: dict[str, UserLimits] = field(default_factory=dict)
+    """Limits of users ("*": of those who are not listed)."""
+    accounting: bool = True
+    """Whether there is a database for sacct."""
+    accounting_lag_s: float = 0.0
+    """How late sacct knows of what happens."""
+    memory_kill: str = "cgroup"
+    """cgroup: the biggest process is killed; poll: the whole job is; none: nobody looks."""
+    memory_interval_s: float = 0.1
+    """How often memory is looked at."""
+    def_mem_per_cpu: int = 100
+    """MB of a job that does not ask."""
+    first_job_id: int | None = None
+    """None: some number."""
+    max_array_size: int = 1001
+    max_job_count: int = 10000
+    min_job_age_s: float = 300.0
+    """How long a record stays after its job ended."""
+    kill_wait_s: float = 2.0
+    """Between SIGTERM and SIGKILL."""
+    minute_s: float = 60.0
+    """How long a minute of a time limit takes; less makes tests quick."""
+    requeue_delay_s: float = 120.0
+    """How long a job that was requeued waits."""
+    start_delay_s: float = 0.0
+    """Between a job's submission and its start at the earliest."""
+    contact_s: float = 9.0
+    """How long commands try to reach a controller that is down, and wait for one that does not answer."""
+    linger_s: float = 2.0
+    """How long a controller that nobody uses stays."""
+    shared: bool | None = None
+    """Whether other users of the machine may use it too. None: if it runs as root."""
+    faults: dict[str, Any] = field(default_factory=dict)
+    """How it misbehaves: see `faults`."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other users may use it."""
+        return os.geteuid() == 0 if self.shared is None else self.shared
+
+    def node_names(self) -> list[str]:
+        """All nodes."""
+        return [name for node in self.nodes for name in hostlist.expand(node.name)]
+
+    def partition_nodes(self, partition: PartitionConfig) -> list[str]:
+        """A partition's nodes."""
+        return self.node_names() if partition.nodes == "ALL" else hostlist.expand(partition.nodes)
+
+    def limits_of(self, user: str) -> UserLimits:
+        """A user's limits."""
+        return self.users.get(user) or self.users.get("*") or UserLimits()
+
+    def accounts_of(self, user: str) -> list[str] | None:
+        """The accounts that a user may use; None: any."""
+        if self.accounts is None:
+            return None
+        return [name for name, users in self.accounts.items() if "*" in users or user in users]
+
+
+_NESTED = {"nodes": NodeConfig, "partitions": PartitionConfig}
+
+
+def read(path: str) -> ClusterConfig:
+    """Raises ConfigError that names all that is wrong."""
+    with open(path, encoding="utf-8") as file:
+        try:
+            values = json.load(file)
+        except ValueError as error:
+            raise ConfigError(f"{path} is not JSON: {error}") from None
+    return parse(values)
+
+
+def parse(values: dict[str, Any]) -> ClusterConfig:
+    """Raises ConfigError that names all that is wrong."""
+    wrong: list[str] = []
+    for name, kind in _NESTED.items():
+        if name in values:
+            values = {**values, name: [_make(kind, item, name, wrong) for item in values[name]]}
+    if "users" in values:
+        limits = {user: _make(UserLimits, item, "users", wrong) for user, item in values["users"].items()}
+        values = {**values, "users": limits}
+    config = _make(ClusterConfig, values, "the configuration", wrong)
+    if config is not None and not wrong:
+        wrong += _cross_check(config)
+    if wrong:
+        raise ConfigError("\n".join(wrong))
+    assert isinstance(config, ClusterConfig)
+    return config
+
+
+def _make(kind: type[Any], values: Any, where: str, wrong: list[str]) -> Any:
+    known = [item.name for item in dataclasses.fields(kind)]
+    if not isinstance(values, dict):
+        wrong.append(f"In {where}: expected an object, not {values!r}.")
+        return None
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        wrong.append(f"In {where}: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
+        return None
+    try:
+        return kind(**values)
+    except TypeError as error:
+        wrong.append(f"In {where}: {error}.")
+        return None
+
+
+def _cross_check(config: ClusterConfig) -> list[str]:
+    wrong = []
+    nodes = config.node_names()
+    if len(set(nodes)) < len(nodes):
+        wrong.append("Two nodes have one name.")
+    for partition in config.partitions:
+        unknown = set(config.partition_nodes(partition)) - set(nodes)
+        if unknown:
+            wrong.append(f"Partition {partition.name} has unknown nodes: {hostlist.compress(list(unknown))}.")
+    if sum(partition.default for partition in config.partitions) != 1:
+        wrong.append("Exactly one partition must be the default one.")
+    if config.memory_kill not in ("cgroup", "poll", "none"):
+        wrong.append(f"memory_kill is one of cgroup, poll, none; not {config.memory_kill!r}.")
+    return wrong

@@ -1,0 +1,478 @@
+"""The controller's mind: jobs, and what becomes of them. Sockets are the server's."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from . import jobs as states
+from .accounting import Accounting
+from .arguments import Refused
+from .config import ClusterConfig
+from .dependencies import Dependencies
+from .job_env import of_job
+from .jobs import Job, Submission, as_dict
+from .journal import Journal
+from .node_side import NodeSide
+from .nodes import Cluster
+from .sbatch import Asked, Caller, Reader, failed
+from .timers import Timers
+
+QUEUE_FULL_RETRY_S = 1.0
+
+
+class QueueFull(Exception):  # noqa: N818
+    """sbatch is to try again later."""
+
+
+class Controller:
+    """All state of the cluster. Every change of a job goes through `_save`."""
+
+    def __init__(self, folder: str, config: ClusterConfig, node_side: NodeSide, timers: Timers) -> None:
+        self.folder = folder
+        self.config = config
+        self.node_side = node_side
+        self.timers = timers
+        self.owner = os.geteuid()
+        self.cluster = Cluster(config)
+        self.journal = Journal(os.path.join(folder, "journal"))
+        self.accounting = Accounting(config.accounting_lag_s)
+        self.submissions: dict[int, Submission] = {}
+        self.jobs: dict[int, Job] = {}
+        self.tasks: dict[int, dict[int | None, Job]] = {}
+        """The jobs of each submission."""
+        self.pending: dict[int, dict[int, Job]] = {}
+        """Those of each submission that wait."""
+        self.active: dict[int, set[int]] = {}
+        """Ids of those of each submission that run, or whose processes are still ending."""
+        self._by_spool: dict[str, Job] = {}
+        self.next_id = 1
+        self.on_start: Callable[[Job], dict[str, object]] = lambda _: {}
+        self.on_end: Callable[[str], None] = lambda _: None
+        self.log: Callable[[str], None] = lambda _: None
+        self.dependencies = Dependencies(self.jobs, self.submissions, self.tasks)
+        os.makedirs(os.path.join(folder, "scripts"), mode=0o700, exist_ok=True)
+
+    # Submitting
+
+    def submit(self, asked: Asked, caller: Caller) -> Submission:
+        """Raises Refused, or QueueFull."""
+        submission = Reader(asked, caller, self.config).submission(self.next_id)
+        if self.count() + max(1, len(submission.waiting)) > self.config.max_job_count:
+            raise QueueFull
+        most = self.config.limits_of(submission.user).max_submit
+        if most is not None and self._count_of(submission.user) + max(1, len(submission.waiting)) > most:
+            why = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
+            error = failed(why, asked.options)
+            raise Refused(f"sbatch: error: AssocMaxSubmitJobLimit\n{error.message}")
+        impossible = self.cluster.unsatisfiable(submission)
+        self.next_id += 1
+        if "test-only" in asked.options:
+            raise Refused(self._test_only(submission, impossible), 1 if impossible is not None else 0)
+        submission.script = os.path.join(self.folder, "scripts", f"{submission.id}-{time.time_ns()}")
+        with open(submission.script, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(asked.script)
+        self._accept(submission, impossible is not None)
+        if impossible is not None:
+            refusal = failed("Requested node configuration is not available", asked.options)
+            raise Refused(impossible + refusal.message)
+        return submission
+
+    def _test_only(self, submission: Submission, impossible: str | None) -> str:
+        if impossible is not None:
+            return "allocation failure: Requested node configuration is not available\n"
+        when = time.strftime("%Y-%m-%dT%H:%M:%S")
+        names = [node.name for node in self.cluster.members(submission.partition)][: submission.nodes]
+        return (
+            f"sbatch: Job {submission.id} to start at {when} using {submission.all_cpus} processors"
+            f" on nodes {','.join(names)} in partition {submission.partition}\n"
+        )
+
+    def _accept(self, submission: Submission, impossible: bool) -> None:
+        self.submissions[submission.id] = submission
+        self.tasks[submission.id] = {}
+        self.save_submission(submission)
+        self.timers.at(submission.begin or submission.submitted + self.config.start_delay_s, lambda: None)
+        if submission.array is None or impossible:
+            job = Job(submission.id, submission.id, held=submission.held, begin=submission.begin)
+            submission.waiting = []
+            self._add(job)
+            if impossible:
+                self.end(job, states.FAILED, "BadConstraints")
+            self._save(job)
+
+    def count(self) -> int:
+        """Records, as MaxJobCount counts them."""
+        return len(self.jobs) + sum(len(submission.waiting) for submission in self.submissions.values())
+
+    def _count_of(self, user: str) -> int:
+        of_user = [item for item in self.submissions.values() if item.user == user]
+        alive = sum(not job.is_over for item in of_user for job in self.tasks[item.id].values())
+        return alive + sum(len(item.waiting) for item in of_user)
+
+    def running_of(self, user: str) -> int:
+        """How many jobs of a user run."""
+        return sum(len(ids) for key, ids in self.active.items() if self.submissions[key].user == user)
+
+    # Records
+
+    def _add(self, job: Job) -> None:
+        self.jobs[job.id] = job
+        self.tasks[job.array_id][job.index] = job
+
+    def split(self, submission: Submission, index: int) -> Job:
+        """A task of an array becomes a job of its own; the last one has the array's own id."""
+        submission.waiting.remove(index)
+        job_id = submission.id
+        if submission.waiting:
+            job_id, self.next_id = self.next_id, self.next_id + 1
+        job = Job(job_id, submission.id, index, begin=submission.begin)
+        self._add(job)
+        return job
+
+    def _index(self, job: Job) -> None:
+        pending = self.pending.setdefault(job.array_id, {})
+        active = self.active.setdefault(job.array_id, set())
+        if job.state == states.PENDING:
+            pending[job.id] = job
+        else:
+            pending.pop(job.id, None)
+        if job.state == states.RUNNING or job.completing:
+            active.add(job.id)
+        else:
+            active.discard(job.id)
+        if job.spool:
+            self._by_spool[job.spool] = job
+
+    def _save(self, job: Job) -> None:
+        self._index(job)
+        self.accounting.saw(self.journal.write(job=as_dict(job)))
+        self.log(f"job {job.name} (id {job.id}) is {job.shown_state}, reason {job.reason}, on {job.nodes}")
+
+    def save_submission(self, submission: Submission) -> None:
+        """Write it down again."""
+        self.accounting.saw(self.journal.write(submission=as_dict(submission)))
+
+    def set_reason(self, item: Submission | Job, reason: str) -> None:
+        """Why it waits."""
+        if item.reason != reason:
+            item.reason = reason
+            self._save(item) if isinstance(item, Job) else self.save_submission(item)
+
+    def restore(self) -> None:
+        """What the journal of an earlier controller has."""
+        remembered, everything = self.journal.replay()
+        for entry in everything:
+            self.accounting.saw(entry)
+        for entry in remembered:
+            self._restore_entry(entry)
+        self.next_id = 1 + max([*self.jobs, *self.submissions], default=self._first_id() - 1)
+        for job in list(self.jobs.values()):
+            if job.state == states.RUNNING or job.completing:
+                self._find_again(job)
+            elif job.is_over:
+                self._forget_later(job)
+            elif job.begin is not None:
+                self.timers.at(job.begin, lambda: None)
+
+    def _first_id(self) -> int:
+        """Two clusters on one machine should not have the same ids: scripts look for processes by them."""
+        return self.config.first_job_id or random.randrange(1_000, 60_000_000)  # noqa: S311
+
+    def _restore_entry(self, entry: dict[str, Any]) -> None:
+        if "submission" in entry:
+            submission = Submission(**entry["submission"])
+            self.submissions[submission.id] = submission
+            self.tasks.setdefault(submission.id, {})
+        elif "job" in entry:
+            job = Job(**entry["job"])
+            if (submission_ := self.submissions.get(job.array_id)) is not None:
+                self._add(job)
+                self._index(job)
+                if job.index in submission_.waiting and job.index is not None:
+                    submission_.waiting.remove(job.index)
+        elif "gone" in entry:
+            self._drop(entry["gone"])
+        elif "node" in entry:
+            node = self.cluster.nodes[entry["node"]["name"]]
+            for name, value in entry["node"].items():
+                setattr(node, name, value)
+
+    def _find_again(self, job: Job) -> None:
+        """Its stepd runs on, or left its result, or is gone with all that it did."""
+        asked = self.submissions[job.array_id]
+        for name in job.nodes:
+            self.cluster.nodes[name].used[job.spool] = (asked.cpus, asked.memory, asked.gpus)
+        if job.spool in self.node_side.links:
+            self._limit_time(job, asked)
+            return
+        if self.node_side.result(job.spool) is None:
+            self.log(f"job {job.name} is missing from its node")
+            self.end(job, states.NODE_FAIL, "NodeDown")
+        self.stepd_gone(job.spool)
+
+    def _forget_later(self, job: Job) -> None:
+        def forget() -> None:
+            if self.jobs.get(job.id) is job and job.is_over:
+                self.forget(job)
+
+        self.timers.at((job.ended or time.time()) + self.config.min_job_age_s, forget)
+
+    def forget(self, job: Job) -> None:
+        """Its record vanishes."""
+        self.journal.write(gone=job.id)
+        self.log(f"job {job.name} is forgotten")
+        self._drop(job.id)
+
+    def _drop(self, job_id: int) -> None:
+        job = self.jobs.pop(job_id, None)
+        array_id = job_id if job is None else job.array_id
+        submission = self.submissions.get(array_id)
+        if submission is None:
+            return
+        if job is not None:
+            self.tasks[array_id].pop(job.index, None)
+            self.pending[array_id].pop(job_id, None)
+            self.active[array_id].discard(job_id)
+        elif submission.cancelled:
+            submission.cancelled = None
+        if not (self.tasks[array_id] or submission.waiting or submission.cancelled):
+            del self.tasks[array_id], self.submissions[array_id]
+            self.pending.pop(array_id, None)
+            self.active.pop(array_id, None)
+
+    # Starting and ending
+
+    def start(self, job: Job, asked: Submission, nodes: list[str], key: str) -> None:
+        """On nodes that were taken for it under this key."""
+        job.state, job.reason, job.nodes, job.spool = states.RUNNING, "None", nodes, key
+        job.started, job.ended, job.begin, job.cancelled_by = time.time(), None, None, None
+        job.code = job.signal = 0
+        self._save(job)
+        self.node_side.start(key, {**self._order(job, asked, key), **self.on_start(job)})
+        self._limit_time(job, asked)
+
+    def _limit_time(self, job: Job, asked: Submission) -> None:
+        limits = [asked.minutes, self.cluster.partitions[asked.partition].max_minutes]
+        minutes = next((limit for limit in limits if limit is not None), None)
+        if minutes is not None and job.started is not None:
+            key = job.spool
+            self.timers.at(job.started + minutes * self.config.minute_s, lambda: self._time_is_up(job, key))
+
+    def _time_is_up(self, job: Job, key: str) -> None:
+        if job.state == states.RUNNING and job.spool == key:
+            self.kill(job, states.TIMEOUT, "TimeLimit", " DUE TO TIME LIMIT")
+
+    def _order(self, job: Job, asked: Submission, key: str) -> dict[str, Any]:
+        script = os.path.join(self.node_side.path(key), "slurm_script")
+        config = self.config
+        memory = asked.memory or self.cluster.nodes[job.nodes[0]].memory
+        return {
+            "id": job.id,
+            "node": job.nodes[0],
+            "uid": asked.uid if os.geteuid() == 0 else os.geteuid(),
+            "gid": asked.gid if os.geteuid() == 0 else os.getegid(),
+            "user": asked.user,
+            "copy": asked.script,
+            "script": script,
+            "words": (asked.command or "").split(" ")[1:],
+            "env": of_job(
+                job,
+                asked,
+                config.cluster_name,
+                os.path.join(self.folder, "bin"),
+                os.path.join(self.node_side.path(key), "stepd"),
+            ),
+            "workdir": asked.workdir,
+            "stdout": self.file_name(asked.stdout, job, asked),
+            "stderr": self.file_name(asked.stderr, job, asked),
+            "append": asked.append,
+            "cpus": asked.cpus,
+            "memory_mb": memory,
+            "memory_kill": config.memory_kill,
+            "memory_interval_s": config.memory_interval_s,
+            "kill_wait_s": config.kill_wait_s,
+        }
+
+    def file_name(self, pattern: str, job: Job, asked: Submission) -> str:
+        """`%A`, `%a`, `%j` and so on, filled in."""
+        values = {
+            "A": str(job.array_id),
+            "a": str(job.index if job.index is not None else 4294967294),
+            "j": str(job.id),
+            "J": str(job.id),
+            "x": asked.name,
+            "u": asked.user,
+            "N": job.nodes[0] if job.nodes else "",
+            "n": "0",
+            "t": "0",
+            "%": "%",
+        }
+        result, rest = "", pattern
+        while "%" in rest:
+            start, _, rest = rest.partition("%")
+            result += start + values.get(rest[:1], "%" + rest[:1])
+            rest = rest[1:]
+        return result + rest
+
+    def end(self, job: Job, state: str, reason: str) -> None:
+        """Its state is an end now."""
+        job.state, job.reason, job.ended = state, reason, time.time()
+        job.started = job.started or job.ended
+        self._save(job)
+        self._forget_later(job)
+
+    def kill(self, job: Job, state: str, reason: str, why: str) -> None:
+        """End a job that runs: its processes go on for a while."""
+        job.completing = True
+        for name in job.nodes:
+            self.cluster.nodes[name].completing.add(job.spool)
+        self.end(job, state, reason)
+        self.node_side.tell(job.spool, do="terminate", why=why)
+
+    def requeue(self, job: Job, reason: str, why: str | None) -> None:
+        """Once more, later. `why`: what its processes are told; None: they cannot be reached."""
+        if why is not None:
+            self.node_side.tell(job.spool, do="terminate", why=why)
+        job.restarts += 1
+        job.state, job.reason, job.nodes, job.started, job.spool = states.PENDING, reason, [], None, ""
+        self._save(job)
+        job.begin = time.time() + self.config.requeue_delay_s
+        job.reason = "BeginTime"
+        self._save(job)
+        self.timers.at(job.begin, lambda: None)
+
+    def stepd_gone(self, key: str) -> None:
+        """All of a run's processes have ended."""
+        result = self.node_side.result(key)
+        self.node_side.remove(key)
+        self.on_end(key)
+        self.cluster.release(key, list(self.cluster.nodes))
+        job = self._by_spool.pop(key, None)
+        if job is None or job.spool != key or self.jobs.get(job.id) is not job:
+            self.log(f"the processes of {key}, which belong to no job, have ended")
+            return
+        job.spool = ""
+        if result is not None:
+            job.code, job.signal = result["code"], result["signal"]
+        if job.completing:
+            job.completing = False
+            self._save(job)
+        elif job.state == states.RUNNING:
+            self.end(job, *_verdict(result))
+
+    def node_down(self, name: str, reason: str, processes: str, back_s: float | None) -> None:
+        """`processes`: "told" to end, "die" at once, or "live" on, unreachable."""
+        node = self.cluster.nodes[name]
+        node.state, node.reason, node.since = "DOWN", reason, time.time()
+        node.back_at = None if back_s is None else time.time() + back_s
+        self.save_node(name)
+        if back_s is not None:
+            self.timers.after(back_s, lambda: self.node_up(name))
+        for job in [job for job in self.jobs.values() if name in job.nodes and job.state == states.RUNNING]:
+            why = " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS"
+            if processes == "die":
+                self.node_side.tell(job.spool, do="die")
+            elif processes == "told":
+                self.node_side.tell(job.spool, do="terminate", why=why)
+            self.cluster.release(job.spool, job.nodes)
+            if self.submissions[job.array_id].requeue:
+                self.requeue(job, "NodeDown", None)
+            else:
+                job.spool = ""
+                self.end(job, states.NODE_FAIL, "NodeDown")
+
+    def node_up(self, name: str) -> None:
+        """It takes jobs again."""
+        node = self.cluster.nodes[name]
+        node.state, node.reason, node.back_at = "UP", "", None
+        self.save_node(name)
+
+    def save_node(self, name: str) -> None:
+        """Write it down."""
+        node = self.cluster.nodes[name]
+        kept = {key: getattr(node, key) for key in ("name", "state", "reason", "since", "back_at")}
+        self.journal.write(node=kept)
+        self.log(f"node {name} is {node.state} {node.reason}")
+
+    def vanish(self, job: Job, processes: str) -> None:
+        """The record goes; its processes die, or live on."""
+        if processes == "die":
+            self.node_side.tell(job.spool, do="die")
+        self.cluster.release(job.spool, job.nodes)
+        self.forget(job)
+
+    # Cancelling
+
+    def cancel(self, job: Job, uid: int) -> None:
+        """One job."""
+        if job.is_over:
+            return
+        job.cancelled_by = uid
+        if job.state == states.RUNNING:
+            self.kill(job, states.CANCELLED, "None", "")
+        else:
+            self.end(job, states.CANCELLED, job.reason)
+
+    def cancel_waiting(self, submission: Submission, indices: Iterable[int] | None, uid: int | None) -> None:
+        """Tasks that are no jobs of their own: some of them leave no trace, all of them one record."""
+        chosen = (
+            submission.waiting if indices is None else [i for i in submission.waiting if i in set(indices)]
+        )
+        if not chosen:
+            return
+        left = [index for index in submission.waiting if index not in set(chosen)]
+        submission.waiting = left
+        if not left:
+            submission.cancelled = list(chosen) if indices is None else [-1]
+            submission.cancelled_by, submission.ended = uid, time.time()
+            self.timers.after(self.config.min_job_age_s, lambda: self._forget_submission(submission))
+        self.save_submission(submission)
+        self.log(f"tasks {chosen} of {submission.id} are CANCELLED")
+
+    def _forget_submission(self, submission: Submission) -> None:
+        if self.submissions.get(submission.id) is submission and submission.cancelled:
+            submission.cancelled = None
+            self.save_submission(submission)
+            self._drop(submission.id)
+
+    # Asking
+
+    @property
+    def owner_name(self) -> str:
+        """Whose processes these are."""
+        return Caller(self.owner, 0, "", []).user
+
+    def jobs_of(self, submission: Submission) -> Iterator[Job]:
+        """Those that are jobs of their own."""
+        yield from self.tasks[submission.id].values()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs, and nothing that waits can start by itself."""
+        waits = [job.reason for job in self.jobs.values() if job.state == states.PENDING]
+        waits += [item.reason for item in self.submissions.values() if item.waiting]
+        never = (
+            "JobHeldUser",
+            "JobHeldAdmin",
+            "DependencyNeverSatisfied",
+            "PartitionTimeLimit",
+            "PartitionNodeLimit",
+        )
+        at_work = any(job.spool == key for key, job in self._by_spool.items() if key in self.node_side.links)
+        return not at_work and all(reason in never for reason in waits)
+
+
+def _verdict(result: dict[str, Any] | None) -> tuple[str, str]:
+    if result is None:  # its stepd was killed
+        return states.NODE_FAIL, "NodeDown"
+    if result["signal"] == 125:
+        return states.OUT_OF_MEMORY, "OutOfMemory"
+    if result["signal"]:
+        return states.FAILED, "JobLaunchFailure"
+    if result["code"]:
+        return states.FAILED, "NonZeroExitCode"
+    return states.COMPLETED, "None"

@@ -1,0 +1,111 @@
+"""How the cluster misbehaves, by a plan or at random.
+
+A plan is a list of faults: `{"fault": NAME, "on": EVENT, "nth": 1, "times": 1, "after_s": 0, ...}`. An event is a
+command (`squeue`, `sbatch`, ...) or `start`, the start of a job; the fault comes with its nth (counted from 1), and
+`after_s` seconds later where that can be. At random: `{"seed": 7, "count": 3}`, and maybe `"kinds": [...]`,
+`"within": 8` (commands or starts) and `"span_s": 0.5`.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+COMMAND_FAULTS = {
+    "silent": "squeue",
+    "rubbish": "squeue",
+    "error": "squeue",
+    "lost_answer": "sbatch",
+    "refused": "sbatch",
+    "no_accounting": "sacct",
+}
+"""What befalls a command, and which one at random."""
+JOB_FAULTS = ("vanish", "node_down", "requeue", "out_of_memory", "time_limit", "late_receipts")
+"""What befalls a job that runs."""
+OTHER_FAULTS = ("restart", "accounting_lag")
+
+_CHOICES: dict[str, list[dict[str, Any]]] = {
+    "silent": [{"seconds": 0.3, "times": 1}, {"seconds": 0.3, "times": 3}],
+    "rubbish": [{"times": 1}, {"times": 3}],
+    "error": [{"times": 1}, {"times": 3}],
+    "no_accounting": [{"times": 100}],
+    "vanish": [{"processes": "die"}, {"processes": "live"}],
+    "node_down": [{"processes": "die"}, {"processes": "live"}],
+    "restart": [{"forget_s": 2.0}, {"forget_s": 0.0}],
+    "late_receipts": [{"seconds": 0.5}],
+    "accounting_lag": [{"seconds": 1.0}],
+}
+
+
+class FaultError(ValueError):
+    """A plan that makes no sense."""
+
+
+@dataclass
+class Fault:
+    """One, and when it comes."""
+
+    kind: str
+    on: str
+    nth: int = 1
+    times: int = 1
+    after_s: float = 0.0
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def plan(values: dict[str, Any]) -> list[Fault]:
+    """What the configuration says. Raises FaultError."""
+    if "seed" in values:
+        return _at_random(**values)
+    return [_read(item) for item in values.get("plan", [])]
+
+
+def _read(item: dict[str, Any]) -> Fault:
+    rest = dict(item)
+    kind = rest.pop("fault", None)
+    if kind in COMMAND_FAULTS:
+        on = rest.pop("on", COMMAND_FAULTS[kind])
+    elif kind in JOB_FAULTS or kind in OTHER_FAULTS:
+        on = rest.pop("on", "start")
+    else:
+        known = ", ".join([*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS])
+        raise FaultError(f"There is no fault {kind!r}. There are: {known}.")
+    return Fault(
+        kind, on, int(rest.pop("nth", 1)), int(rest.pop("times", 1)), float(rest.pop("after_s", 0.0)), rest
+    )
+
+
+def _at_random(
+    seed: int, count: int = 3, kinds: list[str] | None = None, within: int = 8, span_s: float = 0.5
+) -> list[Fault]:
+    dice = random.Random(seed)  # noqa: S311
+    kinds = kinds or [*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS]
+    faults = []
+    for _ in range(count):
+        kind = dice.choice(kinds)
+        item: dict[str, Any] = {"fault": kind, **dice.choice(_CHOICES.get(kind, [{}]))}
+        item["nth"] = 1 if item.get("on", COMMAND_FAULTS.get(kind)) == "sbatch" else dice.randint(1, within)
+        item["after_s"] = 0.0 if kind in COMMAND_FAULTS else round(dice.uniform(0, span_s), 3)
+        faults.append(_read(item))
+    return faults
+
+
+class Faults:
+    """Counts events, and says which faults come with them."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self._faults = faults
+        self._seen: dict[str, int] = {}
+
+    def on(self, event: str) -> list[Fault]:
+        """Those that come with this one."""
+        self._seen[event] = count = self._seen.get(event, 0) + 1
+        return [
+            item for item in self._faults if item.on == event and item.nth <= count < item.nth + item.times
+        ]
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """How often each event came; a controller that starts again goes on from there."""
+        return self._seen

@@ -1,0 +1,57 @@
+"""Names of nodes as SLURM writes them: `n[1-3,7],gpu1`."""
+
+from __future__ import annotations
+
+import re
+
+_PART = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?(?:,|$)")
+
+
+def expand(text: str) -> list[str]:
+    """`n[1-2],m` is n1, n2, m."""
+    names: list[str] = []
+    for prefix, ranges in _PART.findall(text):
+        if not ranges:
+            names += [prefix] if prefix else []
+            continue
+        for item in ranges.split(","):
+            first, _, last = item.partition("-")
+            width = len(first)
+            names += [f"{prefix}{number:0{width}d}" for number in range(int(first), int(last or first) + 1)]
+    return names
+
+
+def compress(names: list[str]) -> str:
+    """n1, n2, n3 is `n[1-3]`."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(set(names), key=_natural):
+        prefix, digits = _split(name)
+        groups.setdefault(prefix, []).append(digits)
+    return ",".join(_group(prefix, digits) for prefix, digits in groups.items())
+
+
+def _group(prefix: str, digits: list[str]) -> str:
+    if len(digits) == 1:
+        return prefix + digits[0]
+    return f"{prefix}[{numbers([int(digit) for digit in digits])}]"
+
+
+def numbers(values: list[int]) -> str:
+    """2, 3, 4, 7 is `2-4,7`."""
+    parts: list[list[int]] = []
+    for value in sorted(values):
+        if parts and parts[-1][1] == value - 1:
+            parts[-1][1] = value
+        else:
+            parts.append([value, value])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def _split(name: str) -> tuple[str, str]:
+    prefix = name.rstrip("0123456789")
+    return prefix, name[len(prefix) :]
+
+
+def _natural(name: str) -> tuple[str, int]:
+    prefix, digits = _split(name)
+    return prefix, int(digits or 0)

@@ -1,0 +1,44 @@
+"""What the controller must not forget, a line of JSON at a time. It is also the truth that tests look at.
+
+Entries: `{"t": ..., "submission": {...}}`, `{"t": ..., "job": {...}}`, `{"t": ..., "gone": id}`,
+`{"t": ..., "node": {...}}`; `{"t": ..., "forget_since": t}` undoes all that came at or after that time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+
+class Journal:
+    """A file that only grows."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def write(self, **entry: Any) -> dict[str, Any]:
+        """Returns it with its time."""
+        entry = {"t": time.time(), **entry}
+        os.write(self._file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        return entry
+
+    def replay(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """What is remembered, and all that ever was."""
+        everything = read(self._path)
+        remembered: list[dict[str, Any]] = []
+        for entry in everything:
+            since = entry.get("forget_since")
+            if since is not None:
+                remembered = [item for item in remembered if item["t"] < since]
+            else:
+                remembered.append(entry)
+        return remembered, everything
+
+
+def read(path: str) -> list[dict[str, Any]]:
+    """All entries. A last line that was cut short is none."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.endswith("\n")]

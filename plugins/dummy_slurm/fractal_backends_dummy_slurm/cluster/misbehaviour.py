@@ -1,0 +1,154 @@
+"""What the faults do to commands and jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from .client import unreachable
+from .faults import COMMAND_FAULTS, Fault, Faults, plan
+from .jobs import RUNNING, Job
+
+if TYPE_CHECKING:
+    from .server import Server
+
+_RUBBISH = b"slurm_load_jobs: \xff\xfe ??? 12|\n|||||\nBUS ERROR at 0x7f\n"
+_NO_CONTACT = "Unable to contact slurm controller (connect failure)"
+_REFUSED = "sbatch: error: Batch job submission failed: Resource temporarily unavailable\n"
+
+
+class Misbehaviour:
+    """See the module."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._faults = Faults(plan(server.config.faults))
+        self._late: dict[str, tuple[str, float]] = {}
+        """Of each late receipt where it is kept; and when it is due after its job's end."""
+
+    @property
+    def seen(self) -> dict[str, int]:
+        """How often each event came."""
+        return self._faults.seen
+
+    # Commands
+
+    def answer(self, command: str, execute: Callable[[], list[bytes]], words: list[str]) -> list[bytes]:
+        """What the command gets to see."""
+        befalls = None
+        for fault in self._faults.on(command):
+            if fault.kind in COMMAND_FAULTS:
+                befalls = fault
+                self._server.log(f"fault: {fault.kind} for {command} {' '.join(words)}")
+            else:
+                self._later(fault, None)
+        return execute() if befalls is None else self._befall(befalls, command, execute, words)
+
+    def _befall(
+        self, fault: Fault, command: str, execute: Callable[[], list[bytes]], words: list[str]
+    ) -> list[bytes]:
+        if fault.kind == "lost_answer":
+            code, *_ = execute()
+            if code != b"0":
+                return [code, *_]
+            return [b"silent", b"", b"", b"%f" % float(fault.values.get("seconds", 0.2))]
+        if fault.kind == "silent":
+            return [
+                b"silent",
+                b"",
+                b"",
+                b"%f" % float(fault.values.get("seconds", self._server.config.contact_s)),
+            ]
+        if fault.kind == "rubbish":
+            return [b"0", _RUBBISH, b"", b""]
+        if fault.kind == "refused":
+            return [b"1", b"", _REFUSED.encode(), b""]
+        code_, out, err = unreachable(command, words, _NO_CONTACT)
+        return [b"%d" % code_, out, err, b""]
+
+    # Jobs
+
+    def job_starts(self, job: Job) -> dict[str, object]:
+        """What its stepd is told besides."""
+        extra: dict[str, object] = {}
+        for fault in self._faults.on("start"):
+            if fault.kind == "late_receipts":
+                extra |= self._make_late(job, float(fault.values.get("seconds", 1.0)))
+            else:
+                self._later(fault, job)
+        return extra
+
+    def _later(self, fault: Fault, job: Job | None) -> None:
+        run = job.restarts if job is not None else 0
+        spool = job.spool if job is not None else ""
+
+        def happen() -> None:
+            if job is None or (job.restarts == run and job.spool == spool):
+                self.happen(fault, job)
+
+        self._server.timers.after(fault.after_s, happen)
+
+    def happen(self, fault: Fault, job: Job | None) -> None:
+        """Now."""
+        server, controller = self._server, self._server.controller
+        self._server.log(f"fault: {fault.kind} {fault.values}")
+        if fault.kind == "restart":
+            server.restart(float(fault.values.get("forget_s", 2.0)), float(fault.values.get("down_s", 0.2)))
+        elif fault.kind == "accounting_lag":
+            controller.accounting.lag_s = float(fault.values.get("seconds", 2.0))
+        job = server.job_of_fault(job)
+        if job is None or job.state != RUNNING or controller.jobs.get(job.id) is not job:
+            return
+        if fault.kind == "vanish":
+            controller.vanish(job, str(fault.values.get("processes", "die")))
+        elif fault.kind == "node_down":
+            back_s = float(fault.values.get("back_s", 1.0))
+            processes = str(fault.values.get("processes", "die"))
+            controller.node_down(job.nodes[0], "Not responding", processes, back_s)
+        elif fault.kind == "requeue":
+            controller.requeue(job, "BeginTime", " DUE TO JOB REQUEUE")
+        elif fault.kind == "out_of_memory":
+            server.node_side.tell(job.spool, do="oom")
+        elif fault.kind == "time_limit":
+            controller.kill(job, "TIMEOUT", "TimeLimit", " DUE TO TIME LIMIT")
+
+    # Receipts
+
+    def _make_late(self, job: Job, seconds: float) -> dict[str, object]:
+        """Writers, which inherit a file, see it through a link that leads nobody else anywhere."""
+        controller = self._server.controller
+        submission = controller.submissions[job.array_id]
+        output = controller.file_name(submission.stdout, job, submission)
+        receipt = os.path.splitext(output)[0] + ".receipt"
+        folder = os.path.join(self._server.folder, "late")
+        os.makedirs(folder, mode=0o755, exist_ok=True)
+        kept = os.path.join(folder, job.spool)
+        self._late[job.spool] = (receipt, seconds)
+        return {"late_receipt": receipt, "late_file": kept}
+
+    def job_ended(self, key: str) -> None:
+        """Its receipt comes later."""
+        if (late := self._late.get(key)) is not None:
+            self._server.timers.after(late[1], lambda: self._deliver(key))
+
+    def _deliver(self, key: str) -> None:
+        late = self._late.pop(key, None)
+        if late is None:
+            return
+        kept, receipt = os.path.join(self._server.folder, "late", key), late[0]
+        self._server.log(f"the receipt {receipt} arrives")
+        with contextlib.suppress(OSError):
+            info = os.stat(kept)
+            shutil.copyfile(kept, receipt + ".arriving")
+            os.chmod(receipt + ".arriving", info.st_mode & 0o777)
+            os.chown(receipt + ".arriving", info.st_uid, info.st_gid)
+            os.rename(receipt + ".arriving", receipt)
+            os.unlink(kept)
+
+    def deliver_all(self) -> None:
+        """The cluster ends."""
+        for key in list(self._late):
+            self._deliver(key)

@@ -1,0 +1,259 @@
+"""From the words of an sbatch to a submission."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from . import arrays, hostlist, times
+from .arguments import Grammar, Refused
+from .config import ClusterConfig, PartitionConfig
+from .jobs import Submission
+
+_Value = TypeVar("_Value")
+
+GRAMMAR = Grammar(
+    "sbatch",
+    set(
+        ["account", "array", "begin", "chdir", "comment", "constraint", "cpus-per-task", "dependency", "error", "exclude", "export", "gpus", "gres", "job-name", "kill-on-invalid-dep", "mem", "mem-per-cpu", "nodelist", "nodes", "ntasks", "open-mode", "output", "partition", "qos", "time", "wrap", "ntasks-per-node", "threads-per-core", "mail-type", "mail-user", "nice", "signal"]
+    ),
+    set(["hold", "no-requeue", "parsable", "quiet", "requeue", "test-only", "version", "exclusive", "verbose", "wait", "oversubscribe"]),
+    dict(zip("AabDCcdexJNnopqtwH", ["account", "array", "begin", "chdir", "constraint", "cpus-per-task", "dependency", "error", "exclude", "job-name", "nodes", "ntasks", "output", "partition", "qos", "time", "nodelist", "hold"], strict=True)),
+    bad_option_code=255,
+)  # fmt: skip
+
+
+@dataclass
+class Caller:
+    """Who runs a command, and where."""
+
+    uid: int
+    gid: int
+    cwd: str
+    env: list[str]
+
+    @property
+    def user(self) -> str:
+        """Its name."""
+        try:
+            return pwd.getpwuid(self.uid).pw_name
+        except KeyError:
+            return str(self.uid)
+
+    def variable(self, name: str) -> str | None:
+        """Of its environment."""
+        start = name + "="
+        return next((item[len(start) :] for item in self.env if item.startswith(start)), None)
+
+
+@dataclass
+class Asked:
+    """All that the words and the script say."""
+
+    options: dict[str, str]
+    script: str
+    file: str | None
+    """Where the script was."""
+    words: list[str]
+
+
+def failed(message: str, options: dict[str, str]) -> Refused:
+    """The controller's word, as sbatch says it."""
+    what = (
+        "allocation failure: " if "test-only" in options else "sbatch: error: Batch job submission failed: "
+    )
+    return Refused(f"{what}{message}\n")
+
+
+def read(words: list[str], caller: Caller, stdin: str | None, script: str | None) -> Asked:
+    """The options on the command line come before those in the script. `script`: of the file that is named."""
+    options, operands = GRAMMAR.parse(words, stop_at_operand=True)
+    if "version" in options:
+        raise Refused("", 0)
+    file = None
+    if "wrap" in options:
+        text = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{options['wrap']}\n"
+    elif operands:
+        file = os.path.join(caller.cwd, operands[0])
+        if script is None:
+            raise Refused(f"sbatch: error: Unable to open file {operands[0]}\n")
+        text = script
+    else:
+        text = stdin or ""
+    _check_script(text)
+    return Asked(_merged(_lines_of(text), options), text, file, operands)
+
+
+def _merged(lines: dict[str, str], words: dict[str, str]) -> dict[str, str]:
+    """Words win, and come last."""
+    return {**{name: value for name, value in lines.items() if name not in words}, **words}
+
+
+def _check_script(text: str) -> None:
+    if not text:
+        raise Refused("sbatch: error: Batch script is empty!\n")
+    if not text.startswith("#!"):
+        raise Refused(
+            "sbatch: error: This does not look like a batch script.  The first\n"
+            "sbatch: error: line must start with #! followed by the path to an interpreter.\n"
+            "sbatch: error: For instance: #!/bin/sh\n"
+        )
+    if "\r\n" in text:
+        raise Refused(
+            "sbatch: error: Batch script contains DOS line breaks (\\r\\n)\n"
+            "sbatch: error: instead of expected UNIX line breaks (\\n).\n"
+        )
+
+
+def _lines_of(text: str) -> dict[str, str]:
+    """The options in `#SBATCH` lines, up to the first command."""
+    options: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("#SBATCH"):
+            options.update(GRAMMAR.parse(shlex.split(line[7:], comments=True))[0])
+        elif line.strip() and not line.startswith("#"):
+            break
+    return options
+
+
+class Reader:
+    """Options, read one by one into what a submission needs."""
+
+    def __init__(self, asked: Asked, caller: Caller, config: ClusterConfig) -> None:
+        self.options = asked.options
+        self._asked = asked
+        self._caller = caller
+        self._config = config
+
+    def submission(self, job_id: int) -> Submission:
+        """Raises Refused, as sbatch itself or the controller would."""
+        options = self.options
+        if "mem" in options and "mem-per-cpu" in options:
+            raise Refused("sbatch: fatal: --mem, --mem-per-cpu, and --mem-per-gpu are mutually exclusive.\n")
+        result = Submission(
+            id=job_id,
+            user=self._caller.user,
+            uid=self._caller.uid,
+            gid=self._caller.gid,
+            name=options.get("job-name", self._default_name()),
+            script="",
+            command=None
+            if self._asked.file is None
+            else " ".join([self._asked.file, *self._asked.words[1:]]),
+            workdir=os.path.join(self._caller.cwd, options.get("chdir", self._caller.cwd)),
+            env=self._caller.env,
+            submitted=time.time(),
+            comment=options.get("comment"),
+            qos=options.get("qos", "normal"),
+            append=options.get("open-mode", "truncate").startswith("a"),
+            requeue=([name for name in options if "requeue" in name] or ["requeue"])[-1] == "requeue",
+            kill_on_invalid_dep=options.get("kill-on-invalid-dep") == "yes",
+            export=options.get("export"),
+            held="JobHeldUser" if "hold" in options else None,
+            dependency=options.get("dependency"),
+            features=options.get("constraint"),
+        )
+        self._sizes(result)
+        self._places(result)
+        self._files(result)
+        return result
+
+    def _default_name(self) -> str:
+        if self._asked.file is not None:
+            return os.path.basename(self._asked.file)
+        return "wrap" if "wrap" in self.options else "sbatch"
+
+    def _sizes(self, result: Submission) -> None:
+        options = self.options
+        result.nodes = self._nodes()
+        result.ntasks = self._positive("ntasks", result.nodes)
+        result.cpus_asked, result.ntasks_asked = "cpus-per-task" in options, "ntasks" in options
+        result.cpus_per_task = self._positive("cpus-per-task", 1)
+        result.mem_mb = self._read("mem", times.memory_mb)
+        result.mem_per_cpu = self._read("mem-per-cpu", times.memory_mb)
+        if result.mem_mb is None and result.mem_per_cpu is None:
+            result.mem_per_cpu = self._config.def_mem_per_cpu
+        result.minutes = self._read("time", times.minutes)
+        result.begin = self._read("begin", times.begin)
+        result.gpus = self._gpus()
+        if "array" in options:
+            try:
+                result.array, result.throttle = arrays.parse(options["array"], self._config.max_array_size)
+            except ValueError:
+                raise failed("Invalid job array specification", options) from None
+            result.waiting = list(result.array)
+
+    def _read(self, name: str, read: Callable[[str], _Value]) -> _Value | None:
+        text = self.options.get(name)
+        if text is None:
+            return None
+        try:
+            return read(text)
+        except ValueError:
+            raise Refused(f"sbatch: error: Invalid --{name} specification\n", 255) from None
+
+    def _positive(self, name: str, default: int) -> int:
+        text = self.options.get(name)
+        if text is None:
+            return default
+        if not text.isdecimal() or int(text) < 1:
+            raise Refused(f'sbatch: error: Invalid numeric value "{text}" for --{name}.\n')
+        return int(text)
+
+    def _nodes(self) -> int:
+        text = self.options.get("nodes", "1")
+        if not text.partition("-")[0].isdecimal():
+            raise Refused(f'sbatch: error: "{text}" is not a valid node count\n', 255)
+        return max(1, int(text.partition("-")[0]))
+
+    def _gpus(self) -> int:
+        text = self.options.get("gpus") or self.options.get("gres")
+        if not text:
+            return 0
+        last = text.split(":")[-1]
+        is_gpu = "gpus" in self.options or text.startswith("gpu")
+        if not is_gpu or not any(node.gpus for node in self._config.nodes):
+            raise Refused("sbatch: error: Invalid generic resource (gres) specification\n")
+        return int(last) if last.isdecimal() else 1
+
+    def _places(self, result: Submission) -> None:
+        partition = self._partition()
+        result.partition = partition.name
+        known = self._config.node_names()
+        result.nodelist = hostlist.expand(self.options.get("nodelist", ""))
+        result.exclude = hostlist.expand(self.options.get("exclude", ""))
+        if set(result.nodelist + result.exclude) - set(known):
+            raise failed("Invalid node name specified", self.options)
+        result.nodes = max(result.nodes, len(result.nodelist))
+        result.account = self._account(result.user)
+        features = {name for node in self._config.nodes for name in node.features}
+        if result.features and not set(result.features.replace("|", "&").split("&")) <= features:
+            raise failed("Invalid feature specification", self.options)
+
+    def _partition(self) -> PartitionConfig:
+        name = self.options.get("partition")
+        for partition in self._config.partitions:
+            if partition.name == name or (name is None and partition.default):
+                return partition
+        error = failed("Invalid partition name specified", self.options)
+        raise Refused(f"sbatch: error: invalid partition specified: {name}\n{error.message}")
+
+    def _account(self, user: str) -> str | None:
+        asked = self.options.get("account")
+        allowed = self._config.accounts_of(user)
+        if allowed is None:
+            return asked
+        if asked in allowed or (asked is None and allowed):
+            return asked or allowed[0]
+        raise failed("Invalid account or account/partition combination specified", self.options)
+
+    def _files(self, result: Submission) -> None:
+        default = "slurm-%A_%a.out" if result.array is not None else "slurm-%j.out"
+        result.stdout = os.path.join(result.workdir, self.options.get("output") or default)
+        error = self.options.get("error")
+        result.stderr = os.path.join(result.workdir, error) if error else result.stdout

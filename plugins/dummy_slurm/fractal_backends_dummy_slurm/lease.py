@@ -1,0 +1,194 @@
+"""A controller for as long as somebody needs it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from .cluster import START, client
+from .cluster.config import ClusterConfig, parse
+
+COMMANDS = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo", "srun", "dummyctl")
+FOLDER_VARIABLE = "DUMMY_SLURM_DIR"
+CONFIG_VARIABLE = "DUMMY_SLURM_CONFIG"
+_START_DEADLINE_S = 30.0
+_RETRY_S = 0.01
+_HERE = Path(__file__).parent
+
+
+class DummySlurmError(Exception):
+    """The controller does not start; the message says why."""
+
+
+def default_folder() -> Path:
+    """Where this user's cluster is, unless a variable says otherwise."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    return Path(named) if named else Path(tempfile.gettempdir()) / f"fractal-dummy-slurm-{os.geteuid()}"
+
+
+def configuration() -> dict[str, Any]:
+    """What the file that a variable names has; without one, nothing. Raises OSError, ValueError."""
+    path = os.environ.get(CONFIG_VARIABLE)
+    return json.loads(Path(path).read_text()) if path else {}
+
+
+def ensure_running(
+    folder: Path, config: Mapping[str, Any] | None = None, *, keep: bool = False
+) -> socket.socket:
+    """Connect to the controller of a folder; start one if there is none. `keep`: its log and journal stay.
+
+    `config` counts for a controller that is started. Raises DummySlurmError, ConfigError.
+    """
+    folder = Path(os.path.abspath(folder))
+    deadline = time.monotonic() + _START_DEADLINE_S
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            return client.connect(str(folder / "controller"))
+        lock = _take_lock(folder)
+        if lock is not None:
+            try:
+                _start(folder, parse(dict(config or {})), dict(config or {}), lock, keep)
+            finally:
+                os.close(lock)
+        time.sleep(_RETRY_S)
+    raise DummySlurmError(f"The controller in {folder} does not answer; see {folder / 'log'}.")
+
+
+def _take_lock(folder: Path) -> int | None:
+    """The right to start a controller, which has the lock while it lives."""
+    shared = os.geteuid() == 0
+    folder.mkdir(mode=0o711 if shared else 0o700, parents=True, exist_ok=True)
+    if os.stat(folder).st_uid != os.geteuid():
+        raise DummySlurmError(f"{folder} belongs to another user.")
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:  # a controller that ends removes the folder
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), os.stat(folder / "lock")):
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
+
+
+def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: int, keep: bool) -> None:
+    if keep:
+        (folder / "keep").touch()
+    config_file = folder / "config.json"
+    if values or not config_file.exists():
+        config_file.write_text(json.dumps(values))
+    _install_commands(folder, config)
+    env = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    with open(folder / "log", "ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _DETACH, str(_HERE), str(folder), str(lock)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock],
+            env=env,
+            cwd="/",
+            start_new_session=True,
+        ).wait()  # its child goes on
+
+
+_DETACH = f"import os\nif os.fork(): os._exit(0)\n{START}"
+
+
+def _install_commands(folder: Path, config: ClusterConfig) -> None:
+    """Small programs, in one folder, that know where their controller is."""
+    target = folder / "bin"
+    target.mkdir(mode=0o755, exist_ok=True)
+    shutil.copyfile(client.__file__, target / ".client.py")
+    os.chmod(target / ".client.py", 0o644)
+    python = _python(config.is_shared)
+    for name in COMMANDS:
+        words = [python, "-I", "-S", str(target / ".client.py"), str(folder), f"{config.contact_s:g}", name]
+        quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
+        file = target / f".{name}.new"
+        file.write_text(f'#!/bin/sh\nexec {quoted} "$@"\n')
+        file.chmod(0o755)
+        file.rename(target / name)
+
+
+def _python(shared: bool) -> str:
+    """This Python, or, if others use the commands too and cannot reach it, the system's."""
+    system = "/usr/bin/python3"
+    path = Path(sys.executable).resolve()
+    reachable = all(os.stat(parent).st_mode & 0o001 for parent in [path, *path.parents])
+    return system if shared and not reachable and os.path.exists(system) else sys.executable
+
+
+class Lease:
+    """A controller that stays up, and is started again should it be killed, until `release`."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None, *, keep: bool = False) -> None:
+        self.folder = Path(os.path.abspath(folder))
+        self._config = config
+        self._keep = keep
+        self._leaving = threading.Event()
+        self._end = self._take()
+        self._thread = threading.Thread(target=self._hold, name="dummy-slurm-lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def commands(self) -> Path:
+        """The folder of sbatch and the others."""
+        return self.folder / "bin"
+
+    def _take(self) -> socket.socket:
+        deadline = time.monotonic() + _START_DEADLINE_S
+        while time.monotonic() < deadline:
+            end = ensure_running(self.folder, self._config, keep=self._keep)
+            try:
+                end.sendall(client.pack([b"lease"]))
+                client.receive(end)
+                return end
+            except OSError:  # it was about to end
+                end.close()
+        raise DummySlurmError(f"The controller in {self.folder} ends again and again; see its log.")
+
+    def _hold(self) -> None:
+        while True:
+            try:
+                while self._end.recv(1 << 10):
+                    if self._leaving.is_set():
+                        return
+            except OSError:
+                pass
+            if self._leaving.is_set():
+                return
+            self._end.close()
+            with contextlib.suppress(DummySlurmError):
+                self._end = self._take()
+
+    def release(self) -> None:
+        """If this was the last one and no job is left, the controller is gone when this returns."""
+        if self._leaving.is_set():
+            return
+        self._leaving.set()
+        with contextlib.suppress(OSError):
+            self._end.sendall(client.pack([b"leave"]))
+        self._thread.join()
+        self._end.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
