@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -38,6 +38,13 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    def contradictions(self) -> Iterable[tuple[Sequence[str], str]]:
+        """What is wrong with values that are right one by one: the names of the options, and a sentence.
+
+        Asked for when all sources are put together, never for one of them: what one lacks another may give.
+        """
+        return ()
+
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 
@@ -54,6 +61,7 @@ class Source:
 def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[OptionsT | None, list[str]]:
     """The options that the sources give together, later ones winning, or the problems, one a line."""
     merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
     problems: list[str] = []
     for source in sources:
         known = {key: value for key, value in source.values.items() if key in model.model_fields}
@@ -63,13 +71,18 @@ def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[Opt
             ]
         problems += [f"{source.name}: {text}" for text in _invalid(model, known)]
         merged.update(known)
-    if problems:
-        return None, problems
+        origins.update(dict.fromkeys(known, source.name))
     try:
-        return model(**merged), []
-    except ValidationError as error:  # each source is valid, but not all of them together
-        names = " + ".join(source.name for source in sources)
-        return None, [f"{names}: {_text(detail)}" for detail in error.errors()]
+        options = model(**merged)
+    except ValidationError as error:
+        if not problems:  # each source is valid, but not all of them together
+            names = " + ".join(source.name for source in sources)
+            problems = [f"{names}: {_text(detail)}" for detail in error.errors()]
+        return None, problems
+    for fields, text in options.contradictions():
+        names = " + ".join(dict.fromkeys(origins[field] for field in fields if field in origins))
+        problems.append(f"{names}: {text}" if names else text)
+    return (None, problems) if problems else (options, [])
 
 
 def foreign_keys(model: type[Options], meta: Mapping[str, Any]) -> list[str]:

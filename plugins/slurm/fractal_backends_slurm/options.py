@@ -1,0 +1,250 @@
+"""The options of the slurm backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from fractal_backends import InvalidInputError, MemoryMB, Options
+
+from .hostlist import expand
+from .values import (
+    ExtraLines,
+    Nodes,
+    OneLine,
+    RelativePath,
+    Shebang,
+    Time,
+    VariableName,
+    WholeNumber,
+    exported,
+    sbatch_option,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from .packing import Packing
+
+_GPU_LINES = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
+
+Contradiction = tuple[Sequence[str], str]
+"""The names of the options, and what is wrong with them together."""
+
+
+class SlurmOptions(Options):
+    """How the units of a task part run on SLURM. Cores, memory and time are those of one unit."""
+
+    partition: OneLine | None = None
+    """Partition, or several with commas, as for sbatch."""
+    cpus_per_task: WholeNumber = 1
+    """Cores that a unit uses."""
+    mem: MemoryMB | None = None
+    """Memory that a unit may use, in MB, or with a unit as in "4G" (4096 MB, as SLURM has it)."""
+    time: Time | None = None
+    """How long a unit may run: "MM", "MM:SS", "HH:MM:SS", "D-HH", "D-HH:MM" or "D-HH:MM:SS"."""
+    gres: OneLine | None = None
+    """Generic resources of an array task, such as "gpu:1"."""
+    gpus: OneLine | None = None
+    """GPUs of an array task, such as "1" or "a100:1"."""
+    constraint: OneLine | None = None
+    """Features that a node must have."""
+    nodelist: OneLine | None = None
+    """The nodes that may be used, as in "node[01-04]"."""
+    exclude: OneLine | None = None
+    """Nodes that may not be used."""
+    nodes: Nodes = 1
+    """Nodes of an array task: 1, as a unit runs on one node."""
+    account: OneLine | None = None
+    """The account that is charged; an error where the run's slurm_account says otherwise."""
+    default_account: OneLine | None = None
+    """The account that is charged where neither account nor the run's slurm_account says which."""
+    qos: OneLine | None = None
+    """Quality of service."""
+    extra_lines: ExtraLines = ()
+    """Lines for the head of the job script: "#SBATCH --name=value", or "export NAME=value", a plain value."""
+    shebang: Shebang = "#!/bin/sh"
+    """The first line of the job script; its shell must read what sh reads."""
+    use_mem_per_cpu: bool = False
+    """Ask for memory per core (mem divided by cpus_per_task) in place of memory per node."""
+    pre_submission_commands: tuple[OneLine, ...] = ()
+    """Commands to run before each submission, where the runner is; a task's meta may not set them."""
+    needs_gpu: bool = False
+    """The task needs a GPU: the site file's gpu_slurm_config is used."""
+    tasks_per_job: WholeNumber | None = None
+    """Units of one array task at most. Where it is not set, it is worked out."""
+    parallel_tasks_per_job: WholeNumber | None = None
+    """Units that run at the same time in one array task. Where it is not set, it is worked out."""
+    target_cpus_per_job: WholeNumber | None = None
+    """Cores that an array task should have."""
+    max_cpus_per_job: WholeNumber | None = None
+    """Cores that an array task may have."""
+    target_mem_per_job: MemoryMB | None = None
+    """Memory that an array task should have, in MB or as in "4G"."""
+    max_mem_per_job: MemoryMB | None = None
+    """Memory that an array task may have, in MB or as in "4G"."""
+    target_num_jobs: WholeNumber | None = None
+    """Array tasks that the units of a task part should become."""
+    max_num_jobs: WholeNumber | None = None
+    """Array tasks that the units of a task part may become."""
+    user_local_exports: dict[VariableName, RelativePath] = Field(default_factory=dict)
+    """Environment variables of the units, with paths that are relative to the user's cache folder."""
+    poll_interval: float = Field(2.0, gt=0)
+    """Seconds between two questions to the scheduler at least."""
+    receipt_deadline: float = Field(60.0, gt=0)
+    """Seconds that an ended job's receipts may take to show up on a shared file system."""
+
+    @property
+    def time_s(self) -> int | None:
+        """How long a unit may run, in seconds."""
+        return None if self.time is None else seconds(self.time)
+
+    @property
+    def sbatch_lines(self) -> list[str]:
+        """The extra lines that are for sbatch."""
+        return [line for line in self.extra_lines if sbatch_option(line)]
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """The variables that the extra lines export."""
+        return dict(pair for line in self.extra_lines if (pair := exported(line)))
+
+    @property
+    def asks_for_gpus(self) -> bool:
+        """Whether an array task gets GPUs, whichever way they are asked for."""
+        return self.needs_gpu or bool(_gpu_options(self))
+
+    def sbatch_arguments(self, packing: Packing, account: str | None) -> list[str]:
+        """The arguments of sbatch that follow from the options; `account` as `charged_account` has it."""
+        values: dict[str, object] = {
+            "partition": self.partition,
+            "cpus-per-task": packing.cpus,
+            **self._memory(packing),
+            "time": packing.time,
+            "gres": self.gres,
+            "gpus": self.gpus,
+            "constraint": self.constraint,
+            "nodelist": self.nodelist,
+            "exclude": self.exclude,
+            "account": account,
+            "qos": self.qos,
+        }
+        return [f"--{name}={value}" for name, value in values.items() if value is not None]
+
+    def _memory(self, packing: Packing) -> dict[str, str]:
+        if packing.mem_mb is None:
+            return {}
+        if self.use_mem_per_cpu:
+            return {"mem-per-cpu": f"{math.ceil(packing.mem_mb / packing.cpus)}M"}
+        return {"mem": f"{packing.mem_mb}M"}
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        """See `Options.contradictions`."""
+        yield from _packing(self)
+        yield from _too_large(self)
+        if self.use_mem_per_cpu and self.mem is None:
+            yield ("use_mem_per_cpu",), "use_mem_per_cpu says how to ask for mem, which is not set"
+        yield from _gpus_twice(self)
+        yield from _set_twice(self)
+        if both := sorted(expand(self.nodelist or "") & expand(self.exclude or "")):
+            yield ("nodelist", "exclude"), f"nodelist and exclude both name {', '.join(both)}"
+
+
+def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | None:
+    """The account that pays: the run's, else the option, else the site's.
+
+    Raises InvalidInputError where run and option disagree.
+    """
+    if problem := account_problem(options, slurm_account):
+        raise InvalidInputError(problem)
+    return slurm_account or options.account or options.default_account
+
+
+def account_problem(options: SlurmOptions, slurm_account: str | None) -> str | None:
+    """What `charged_account` raises, for those who tell of several problems at once."""
+    if slurm_account and options.account and slurm_account != options.account:
+        return f"the option account is {options.account!r}, but the run's slurm_account is {slurm_account!r}"
+    return None
+
+
+def _packing(options: SlurmOptions) -> Iterator[Contradiction]:
+    at_once, units = options.parallel_tasks_per_job, options.tasks_per_job
+    if at_once is not None and units is not None and at_once > units:
+        text = f"parallel_tasks_per_job={at_once} is more than tasks_per_job={units}"
+        yield ("parallel_tasks_per_job", "tasks_per_job"), text
+    for what in ("cpus_per_job", "mem_per_job", "num_jobs"):
+        target, ceiling = getattr(options, f"target_{what}"), getattr(options, f"max_{what}")
+        if target is not None and ceiling is not None and target > ceiling:
+            text = f"target_{what}={target} is more than max_{what}={ceiling}"
+            yield (f"target_{what}", f"max_{what}"), text
+
+
+def _too_large(options: SlurmOptions) -> Iterator[Contradiction]:
+    at_once = options.parallel_tasks_per_job or 1
+    for name, ceiling_name in (("cpus_per_task", "max_cpus_per_job"), ("mem", "max_mem_per_job")):
+        unit, ceiling = getattr(options, name), getattr(options, ceiling_name)
+        if unit is None or ceiling is None or at_once * unit <= ceiling:
+            continue
+        if unit > ceiling:
+            yield (name, ceiling_name), f"{name}={unit} is more than {ceiling_name}={ceiling}"
+        else:
+            yield (
+                ("parallel_tasks_per_job", name, ceiling_name),
+                f"parallel_tasks_per_job={at_once} units with {name}={unit} need {at_once * unit},"
+                f" which is more than {ceiling_name}={ceiling}",
+            )
+
+
+def _gpu_options(options: SlurmOptions) -> list[str]:
+    """The options that ask for GPUs."""
+    found = ["gpus"] if options.gpus else []
+    if options.gres and _is_gpu(options.gres):
+        found.append("gres")
+    pairs = filter(None, map(sbatch_option, options.extra_lines))
+    if any(name in _GPU_LINES or (name == "gres" and _is_gpu(value)) for name, value in pairs):
+        found.append("extra_lines")
+    return found
+
+
+def _is_gpu(gres: str) -> bool:
+    return any(part.strip().removeprefix("gres:").split(":")[0] == "gpu" for part in gres.split(","))
+
+
+def _gpus_twice(options: SlurmOptions) -> Iterator[Contradiction]:
+    found = _gpu_options(options)
+    if len(found) > 1:
+        yield found, f"{' and '.join(found)} ask for GPUs: use one of them"
+
+
+def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:
+    """Options that a line in extra_lines sets as well. GPUs are left to `_gpus_twice`."""
+    lines: dict[str, str] = {}
+    for line in options.sbatch_lines:
+        name, value = sbatch_option(line) or ("", "")
+        if lines.get(name, value) != value:
+            yield ("extra_lines",), f"two lines in extra_lines set --{name}: {lines[name]!r} and {value!r}"
+        lines[name] = value
+    for name in lines:
+        option = OPTION_OF_LINE.get(name)
+        if option is None or (name in ("gres", "gpus") and len(_gpu_options(options)) > 1):
+            continue
+        if option in options.model_fields_set and getattr(options, option) is not None:
+            yield ("extra_lines", option), f"extra_lines sets --{name}, and so does the option {option}"
+
+
+_AS_OPTIONS = (
+    "partition",
+    "mem",
+    "time",
+    "gres",
+    "gpus",
+    "constraint",
+    "nodelist",
+    "exclude",
+    "account",
+    "qos",
+)
+OPTION_OF_LINE = {**dict(zip(_AS_OPTIONS, _AS_OPTIONS, strict=True)), "mem-per-cpu": "mem"}
+"""The option that sets what a `#SBATCH` line sets."""

@@ -1,0 +1,178 @@
+"""How units are packed into the array tasks of a job."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fractal_backends import InvalidInputError
+
+from .options import SlurmOptions
+
+_TARGET_JOBS = 100
+"""Array tasks that the site is assumed to want where its batching_config says nothing."""
+_HANDFUL = 4
+"""Submissions, at most, that one task part becomes where the site sets no limit on jobs."""
+_TARGET_TIME_S = 24 * 3_600
+"""No array task gets more units than this much time is enough for, where there is a choice."""
+_SLACK_S = 60
+_SLACK_OF_WAVE_S = 5
+
+
+@dataclass(frozen=True)
+class SiteLimits:
+    """What the site allows; None where it is not known."""
+
+    max_array_size: int = 1001
+    """Array tasks of one submission."""
+    cpus_per_node: int | None = None
+    """Cores of the largest node of the partition."""
+    mem_mb_per_node: int | None = None
+    """Memory of the largest node of the partition."""
+    time_s: int | None = None
+    """The partition's time limit for a job."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How the units of a task part are spread over array tasks."""
+
+    units: int
+    """Units of one array task at most."""
+    at_once: int
+    """Of these, the ones that run at the same time."""
+    array_tasks: int
+    """Array tasks in all; the caller splits them where a job array cannot have that many."""
+    cpus: int
+    """Cores of one array task."""
+    mem_mb: int | None
+    """Memory of one array task."""
+    time: str | None
+    """SLURM's time limit of one array task: a backstop, as each unit's own is kept by the job's script."""
+
+
+def pack(units: int, options: SlurmOptions, limits: SiteLimits) -> Packing:
+    """Spread `units` over array tasks. Raises InvalidInputError, with numbers, where that cannot be done."""
+    room = _Room(options, limits)
+    if problems := list(room.problems()):
+        raise InvalidInputError("A unit cannot run on this cluster", problems)
+    explicit = options.tasks_per_job or options.parallel_tasks_per_job
+    size, at_once = _explicit(options) if explicit else _worked_out(units, options, limits, room)
+    size, at_once = min(size, units), min(at_once, size, units)
+    room.check_at_once(at_once)
+    size = _within_limits(units, size, at_once, options, room)
+    array_tasks = math.ceil(units / size)
+    return Packing(
+        units=size,
+        at_once=at_once,
+        array_tasks=array_tasks,
+        cpus=at_once * options.cpus_per_task,
+        mem_mb=None if options.mem is None else at_once * options.mem,
+        time=_time_limit(options, limits, math.ceil(size / at_once)),
+    )
+
+
+class _Room:
+    """What one array task may have."""
+
+    def __init__(self, options: SlurmOptions, limits: SiteLimits) -> None:
+        self._options = options
+        self._unit_s = options.time_s
+        self._ceilings = [
+            ("cpus_per_task", options.cpus_per_task, "max_cpus_per_job", options.max_cpus_per_job),
+            ("cpus_per_task", options.cpus_per_task, "the largest node's cores", limits.cpus_per_node),
+            ("mem", options.mem, "max_mem_per_job", options.max_mem_per_job),
+            ("mem", options.mem, "the largest node's MB", limits.mem_mb_per_node),
+        ]
+        self.time_s = limits.time_s
+
+    def problems(self) -> Iterator[str]:
+        """Why not even one unit fits."""
+        for name, unit, what, ceiling in self._ceilings:
+            if unit is not None and ceiling is not None and unit > ceiling:
+                yield f"{name}={unit} is more than {what}: {ceiling}"
+        if self._unit_s is not None and self.time_s is not None and self._unit_s > self.time_s:
+            limit = f"the partition's limit: {self.time_s} s"
+            yield f"time={self._options.time} ({self._unit_s} s) is more than {limit}"
+
+    def fitting(self, cpus: int | None = None, mem_mb: int | None = None) -> int:
+        """Units that fit beside each other, in this room and in what is given; 1 where nothing is given."""
+        given = [(self._options.cpus_per_task, cpus), (self._options.mem, mem_mb)]
+        counts = [there // unit for unit, there in given if unit is not None and there is not None]
+        if not counts:
+            return 1
+        counts += [there // unit for _, unit, _, there in self._ceilings if unit and there is not None]
+        return max(1, min(counts))
+
+    def check_at_once(self, at_once: int) -> None:
+        """Raises InvalidInputError where so many units do not fit beside each other."""
+        problems = [
+            f"{at_once} units at once with {name}={unit} need {at_once * unit}, more than {what}: {ceiling}"
+            for name, unit, what, ceiling in self._ceilings
+            if unit is not None and ceiling is not None and at_once * unit > ceiling
+        ]
+        if problems:
+            raise InvalidInputError("The units of an array task do not fit on a node", problems)
+
+    def waves(self) -> int | None:
+        """How often a unit's time fits into the time of a job; None: any number of times."""
+        if self._unit_s is None or self.time_s is None:
+            return None
+        return max(1, self.time_s // self._unit_s)
+
+
+def _explicit(options: SlurmOptions) -> tuple[int, int]:
+    at_once = options.parallel_tasks_per_job or 1
+    return options.tasks_per_job or at_once, at_once
+
+
+def _worked_out(units: int, options: SlurmOptions, limits: SiteLimits, room: _Room) -> tuple[int, int]:
+    """As the admins of Fractal know it: as many jobs as wanted, else larger jobs, else longer ones."""
+    most = options.max_num_jobs
+    wanted = options.target_num_jobs or min(most or _TARGET_JOBS, _HANDFUL * limits.max_array_size)
+    share = not options.asks_for_gpus  # units of one array task would get each other's GPUs
+    at_once = room.fitting(options.target_cpus_per_job, options.target_mem_per_job) if share else 1
+    if math.ceil(units / at_once) <= wanted:
+        return _evenly(units, at_once)
+    at_once = max(at_once, room.fitting(options.max_cpus_per_job, options.max_mem_per_job) if share else 1)
+    if math.ceil(units / at_once) <= (most or wanted):
+        return _evenly(units, at_once)
+    size = math.ceil(units / (most or wanted))
+    if most is None and options.time_s is not None:
+        waves = max(1, _TARGET_TIME_S // options.time_s)
+        largest_number = _HANDFUL * limits.max_array_size
+        size = max(min(size, waves * at_once), math.ceil(units / largest_number))
+    return size, min(at_once, size)
+
+
+def _evenly(units: int, at_once: int) -> tuple[int, int]:
+    """Array tasks of one wave, none of them much smaller than the others."""
+    size = math.ceil(units / math.ceil(units / at_once))
+    return size, size
+
+
+def _within_limits(units: int, size: int, at_once: int, options: SlurmOptions, room: _Room) -> int:
+    """Units of an array task, so that neither its time nor the number of array tasks is above a limit."""
+    waves, most = room.waves(), options.max_num_jobs
+    if waves is not None:
+        size = min(size, waves * at_once)
+    if most is None or math.ceil(units / size) <= most:
+        return size
+    larger = math.ceil(units / most)
+    if waves is not None and larger > waves * at_once:
+        raise InvalidInputError(
+            f"{units} units do not fit into max_num_jobs={most}: an array task would have {larger} units,"
+            f" {at_once} at a time, with time={options.time}; the partition's limit is {room.time_s} s"
+        )
+    return larger
+
+
+def _time_limit(options: SlurmOptions, limits: SiteLimits, waves: int) -> str | None:
+    if options.time_s is None:
+        return None
+    total = waves * options.time_s + _SLACK_S + waves * _SLACK_OF_WAVE_S
+    if limits.time_s is not None:  # a job that asks for more would wait for ever
+        total = min(total, limits.time_s // 60 * 60)
+    hours, minutes = divmod(math.ceil(total / 60), 60)
+    return f"{hours}:{minutes:02}:00"

@@ -1,0 +1,176 @@
+"""The types of option values: what is taken, and what it becomes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+from fractal_backends import StrictPositiveInt
+
+_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", re.ASCII)
+_LONG_OPTION = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(?:[=\s].*)?", re.ASCII)
+_SHORT_OPTION = re.compile(r"-(?P<letter>[A-Za-z])(?:[=\s]?.*)", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_EXPORT = re.compile(r"export\s+(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.ASCII)
+_SHORT = {
+    **{"A": "account", "a": "array", "B": "extra-node-info", "C": "constraint", "c": "cpus-per-task"},
+    **{"D": "chdir", "e": "error", "F": "nodefile", "G": "gpus", "H": "hold", "i": "input", "J": "job-name"},
+    **{"L": "licenses", "M": "clusters", "m": "distribution", "N": "nodes", "n": "ntasks", "o": "output"},
+    **{"p": "partition", "q": "qos", "t": "time", "W": "wait", "w": "nodelist", "x": "exclude"},
+    **{"b": "begin", "d": "dependency", "k": "no-kill", "O": "overcommit", "Q": "quiet", "S": "core-spec"},
+    **{"s": "oversubscribe"},
+}
+_OWN = frozenset(
+    {
+        *("array", "chdir", "comment", "error", "export", "export-file", "gid", "hold", "input", "job-name"),
+        *(
+            "kill-on-invalid-dep",
+            "no-requeue",
+            "nodes",
+            "ntasks",
+            "open-mode",
+            "output",
+            "parsable",
+            "requeue",
+        ),
+        *("requeue", "test-only", "uid", "wait", "wrap"),
+    }
+)
+"""What the backend itself gives sbatch, so that a line of a script which says otherwise would do nothing."""
+_SAME_AS_OWN = frozenset({("nodes", "1"), ("ntasks", "1"), ("no-requeue", "")})
+
+
+def _text_of_number(value: Any) -> Any:
+    """`--option account=1234` comes as a number."""
+    return str(value) if type(value) is int else value
+
+
+def _one_line(text: str) -> str:
+    text = text.strip()
+    if not text:
+        raise ValueError("must not be empty")
+    if not text.isprintable():
+        raise ValueError("must be one line, without control characters")
+    return text
+
+
+def _number_of_text(value: Any) -> Any:
+    """Fractal takes `"4"` for a number."""
+    digits = isinstance(value, str) and value.strip().isascii() and value.strip().isdigit()
+    return int(value) if digits else value
+
+
+def seconds(time: str) -> int:
+    """What one of SLURM's ways to write a time means. Raises ValueError."""
+    match = _TIME.fullmatch(time)
+    if match is None:
+        raise ValueError(
+            "must be a time as SLURM has it: minutes, minutes:seconds, hours:minutes:seconds,"
+            " days-hours, days-hours:minutes or days-hours:minutes:seconds"
+        )
+    parts = [int(part) for part in match.group("first", "second", "third") if part is not None]
+    if match["days"] is not None or len(parts) == 3:  # counted from the hours on
+        hours, minutes, rest = (*parts, 0, 0)[:3]
+    else:
+        hours, (minutes, rest) = 0, (*parts, 0)[:2]
+    total = int(match["days"] or 0) * 86_400 + hours * 3_600 + minutes * 60 + rest
+    if total == 0:
+        raise ValueError("must be more than no time at all")
+    return total
+
+
+def _time(text: str) -> str:
+    seconds(text)
+    return text
+
+
+def _one_node(count: int) -> int:
+    if count != 1:
+        raise ValueError("a unit is one command and runs on one node: only 1 is possible")
+    return count
+
+
+def _shebang(text: str) -> str:
+    if not re.match(r"#! ?/", text):
+        raise ValueError("must begin with #! and the absolute path of a shell")
+    return text
+
+
+def sbatch_option(line: str) -> tuple[str, str] | None:
+    """The long name and the value of the option that a `#SBATCH` line sets; None where it is no such line."""
+    if not re.match(r"#SBATCH\s", line):
+        return None
+    text = line.removeprefix("#SBATCH").strip()
+    long, short = _LONG_OPTION.fullmatch(text), _SHORT_OPTION.fullmatch(text)
+    if long:
+        return long["name"], text[2 + len(long["name"]) :].lstrip("= ").strip()
+    if short and short["letter"] in _SHORT:
+        return _SHORT[short["letter"]], text[2:].lstrip("= ").strip()
+    return None
+
+
+def exported(line: str) -> tuple[str, str] | None:
+    """The name and the value of `export NAME=VALUE`; None for any other line, and where a shell is needed."""
+    match = _EXPORT.fullmatch(line)
+    if match is None or re.search(r"[$`;&|<>()]", match["value"]):
+        return None
+    try:
+        words = shlex.split(match["value"])
+    except ValueError:
+        return None
+    return (match["name"], "".join(words)) if len(words) < 2 else None
+
+
+def _extra_line(line: str) -> str:
+    option = sbatch_option(line)
+    if option is None and exported(line) is None:
+        raise ValueError(
+            "must be a line '#SBATCH --name=value' or 'export NAME=value' (without shell expressions);"
+            " other lines of shell belong into worker_init"
+        )
+    if option and option[0] == "cpus-per-task":
+        raise ValueError("cores are counted by the backend: use the option cpus_per_task")
+    if option and option[0] in _OWN and option not in _SAME_AS_OWN:
+        raise ValueError(f"--{option[0]} is set by the backend itself")
+    return line
+
+
+def _variable(name: str) -> str:
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError("must be the name of an environment variable")
+    return name
+
+
+def _relative_path(text: str) -> str:
+    path = PurePosixPath(text)
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError("must be a relative path without .., which is taken below the user's cache folder")
+    return text
+
+
+def _each_once(lines: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(lines))
+
+
+OneLine = Annotated[str, BeforeValidator(_text_of_number), AfterValidator(_one_line)]
+"""Text that ends up in one argument of sbatch."""
+WholeNumber = Annotated[StrictPositiveInt, BeforeValidator(_number_of_text)]
+"""A whole number from 1 up; text that is one, too."""
+Time = Annotated[OneLine, AfterValidator(_time)]
+"""A time as SLURM has it."""
+Nodes = Annotated[WholeNumber, AfterValidator(_one_node)]
+"""A number of nodes: 1."""
+Shebang = Annotated[OneLine, AfterValidator(_shebang)]
+"""The first line of a script."""
+ExtraLine = Annotated[OneLine, AfterValidator(_extra_line)]
+"""A line for the head of a job script."""
+ExtraLines = Annotated[tuple[ExtraLine, ...], AfterValidator(_each_once)]
+"""Lines for the head of a job script."""
+VariableName = Annotated[OneLine, AfterValidator(_variable)]
+"""The name of an environment variable."""
+RelativePath = Annotated[OneLine, AfterValidator(_relative_path)]
+"""A path that cannot leave the folder that it is relative to."""
