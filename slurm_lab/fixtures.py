@@ -14,6 +14,9 @@ from .settings import MemoryKill, Settings, cgroups_work
 REQUIRED = "SLURM_LAB_REQUIRED"
 """Set where tests on SLURM must not be skipped."""
 
+SETTLE_S = 5.0
+"""What a test may leave for so long: SLURM tidies up jobs that ended, and nodes that were away do so late."""
+
 
 class Labs:
     """One lab for each kind of settings."""
@@ -64,8 +67,8 @@ def slurm_lab(
         monkeypatch.setenv(name, value)
     lab.forget_calls()
     yield lab
-    left = lab.leftovers()
     lab.heal()
-    lab.clear()
+    left = lab.leftovers_after(SETTLE_S)
     if left:
+        lab.clear()
         raise LabError(f"the test left behind: {left}")

@@ -24,6 +24,7 @@ from .processes import (
     end,
     eventually,
     identity,
+    parent_of,
     run,
     with_in_environment,
 )
@@ -168,6 +169,12 @@ class SlurmLab:
         """As if the node had lost its power, but the processes of its jobs live on."""
         self._daemon_of(node).kill()
 
+    def kill_processes(self, node: str) -> None:
+        """The other half of a loss of power."""
+        found = {pid for pid in with_in_environment(f"SLURMD_NODENAME={node}") if pid in self.processes()}
+        parents = {parent_of(pid) for pid in found}
+        end([*(pid for pid in parents if "slurmstepd" in command_line(pid)), *found], 0)
+
     def start_slurmd(self, node: str) -> None:
         """The node is back."""
         self._daemon_of(node).start()
@@ -226,8 +233,7 @@ class SlurmLab:
         """End all jobs, and wait until nothing of them is left."""
         if jobs := {job.partition("_")[0] for job in self.jobs()}:
             self.run("scancel", *jobs)
-        with suppress(LabError):
-            eventually(lambda: not self.leftovers(), 15, "")
+        self.leftovers_after(15)
         end(self.processes(), 0)
         eventually(lambda: not self.leftovers(), START_S, f"left: {self.leftovers()}")
 
@@ -235,6 +241,12 @@ class SlurmLab:
         """Jobs that have not ended and processes of jobs, for people to read."""
         jobs = [f"job {job}: {state}" for job, state in self.jobs().items()]
         return jobs + [f"process {pid}: {line}" for pid, line in self.processes().items()]
+
+    def leftovers_after(self, seconds: float) -> list[str]:
+        """What is still left after a while; returns at once where nothing is."""
+        with suppress(LabError):
+            eventually(lambda: not self.leftovers(), seconds, "")
+        return self.leftovers()
 
     # -- inside -------------------------------------------------------------------------------------------
 

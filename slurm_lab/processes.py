@@ -127,6 +127,13 @@ def identity(pid: int) -> str:
     return ""
 
 
+def parent_of(pid: int) -> int:
+    """Its parent's id; 0 for one that has ended."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
+    return 0
+
+
 def with_in_environment(text: str) -> dict[int, str]:
     """Living processes that have this in their environment, and their commands."""
     found, wanted = {}, f"\0{text}\0".encode()
