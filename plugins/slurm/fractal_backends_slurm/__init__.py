@@ -1,5 +1,7 @@
 """Run Fractal workflows on SLURM."""
 
+from .backend import SlurmBackend
 from .options import SlurmOptions
+from .scheduler import Scheduler
 
-__all__ = ["SlurmOptions"]
+__all__ = ["Scheduler", "SlurmBackend", "SlurmOptions"]

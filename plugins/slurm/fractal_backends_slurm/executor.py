@@ -1,0 +1,273 @@
+"""Runs the units of one run as job arrays."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import cast
+
+from fractal_backends import (
+    Cause,
+    InvalidInputError,
+    Options,
+    Outcome,
+    RunInfo,
+    Unit,
+    UnitEvent,
+    UnitExecutor,
+    UnitState,
+)
+
+from . import verdicts
+from .adoption import adopted
+from .options import SlurmOptions
+from .places import Place, PlaceError
+from .queue_watch import Snapshot, watch_of
+from .scheduler import JobState, Scheduler, SchedulerError
+from .submission import Submission
+from .submitting import Submitter
+from .tracking import Tracker
+
+_QUICK_S, _SLOW_S = 0.05, 1.0
+_SHARE = 10
+"""The runner sleeps so many times as long as it took to look, so that it uses little of a core."""
+_CONFIRM_S = 10.0
+"""After so long without a confirmation jobs are cancelled once more."""
+_OVER_S = 2.0
+_WARN_S = 30.0
+
+
+class SlurmExecutor(UnitExecutor):
+    """Submits, follows and cancels the jobs of one run."""
+
+    def __init__(self, run: RunInfo, scheduler: Scheduler, place: Place, user: str | None) -> None:
+        self._logger = run.logger
+        self._scheduler = scheduler
+        self._queue = watch_of(scheduler)
+        self._place = place
+        self._user = user
+        self._submitter = Submitter(run, scheduler, place, user)
+        self._lock = threading.Lock()
+        """Held while jobs are submitted or looked at."""
+        self._cancelled = threading.Event()
+        self._gone = threading.Event()
+        """After a cancel: nothing is left in the queue."""
+        self._waiting: list[Submission] = []
+        self._trackers: list[Tracker] = []
+        self._past: list[Tracker] = []
+        self._interval_s = _SLOW_S
+        self._accounts: dict[str, tuple[float, dict[int, JobState]]] = {}
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        """See `UnitExecutor.run`."""
+        options = cast(SlurmOptions, options)
+        self._interval_s = options.poll_interval
+        fresh = [unit for unit in units if unit.handle is None]
+        yield from self._adopt([unit for unit in units if unit.handle is not None], options)
+        yield from self._plan(fresh, options)
+        while self._waiting or self._trackers:
+            begun = time.monotonic()
+            with self._lock:
+                events = [] if self._cancelled.is_set() else list(self._step(options))
+            yield from events
+            if self._cancelled.is_set():
+                yield from self._end_cancelled()
+                return
+            took = time.monotonic() - begun
+            self._cancelled.wait(0 if events else min(_SLOW_S, max(_QUICK_S, _SHARE * took)))
+
+    def _plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> Iterator[UnitEvent]:
+        """Lay out submissions; they are made in the next step."""
+        if not units:
+            return
+        try:
+            planned = self._submitter.plan(units, options, attempt)
+        except (InvalidInputError, SchedulerError, PlaceError) as error:
+            yield from _ended(units, Cause.LAUNCH_FAILED, str(error))
+            return
+        self._waiting += planned
+        for submission in planned:
+            yield from _queued(submission, "to be submitted")
+
+    def _step(self, options: SlurmOptions) -> Iterator[UnitEvent]:
+        for submission in list(self._waiting):
+            if time.monotonic() >= submission.try_at:
+                yield from self._submit(submission, options)
+        snapshot = self._queue.look(options.poll_interval)
+        for tracker in list(self._trackers):
+            tracker.read()
+            yield from tracker.look(snapshot)
+            self._cancel_hopeless(tracker)
+            retry, tracker.retry = tracker.retry, []
+            if retry:
+                attempt = tracker.submission.attempt + 1
+                self._logger.warning("%d units were never started and are submitted again", len(retry))
+                yield from self._plan(retry, options, attempt)
+            if tracker.is_over:
+                self._leave(tracker)
+
+    def _submit(self, submission: Submission, options: SlurmOptions) -> Iterator[UnitEvent]:
+        try:
+            self._submitter.submit(submission)
+        except SchedulerError as error:
+            if not error.may_pass:
+                self._waiting.remove(submission)
+                yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
+            else:
+                yield from _queued(submission, f"the submission is tried again: {error}")
+            return
+        except PlaceError as error:
+            self._waiting.remove(submission)
+            yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
+            return
+        self._waiting.remove(submission)
+        self._follow(submission, options)
+        yield from _queued(submission)
+
+    def _follow(self, submission: Submission, options: SlurmOptions) -> None:
+        self._trackers.append(Tracker(submission, self._place, options, self._account))
+        self._queue.watch({submission.job or "": submission.name})
+
+    def _leave(self, tracker: Tracker) -> None:
+        self._trackers.remove(tracker)
+        self._past.append(tracker)
+        self._queue.forget({tracker.submission.job or "": tracker.submission.name})
+
+    def _adopt(self, units: Sequence[Unit], options: SlurmOptions) -> Iterator[UnitEvent]:
+        found = adopted(units, self._scheduler, self._place)
+        for unit, outcome in found.lost:
+            yield UnitEvent(unit, UnitState.ENDED, outcome)
+        for submission in found.submissions:
+            self._follow(submission, options)
+            yield from _queued(submission, "adopted")
+
+    def _account(self, job: str) -> dict[int, JobState]:
+        asked_at, found = self._accounts.get(job, (0.0, {}))
+        if time.monotonic() - asked_at > 1:
+            found = self._scheduler.account_of(job)
+            self._accounts[job] = (time.monotonic(), found)
+        return found
+
+    def _cancel_hopeless(self, tracker: Tracker) -> None:
+        if tracker.hopeless:
+            try:
+                self._scheduler.cancel(tracker.hopeless, user=self._user)
+            except SchedulerError as error:
+                self._logger.warning("Jobs that cannot start are not cancelled yet: %s", error)
+            else:
+                tracker.hopeless = []
+
+    def cancel(self) -> None:
+        """See `UnitExecutor.cancel`."""
+        if self._ends_here():
+            try:
+                self._end_jobs()
+            finally:
+                self._gone.set()
+        self._gone.wait()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._wait_for_last_lines()
+        self.cancel()
+        for tracker in [*self._trackers, *self._past]:
+            if tracker.may_be_removed:
+                self._place.remove(tracker.submission.folder)
+
+    def _ends_here(self) -> bool:
+        """Take what had ended so far; whether this is the first that wants the end."""
+        with self._lock:
+            first = not self._cancelled.is_set()
+            self._cancelled.set()
+            if first:
+                for tracker in self._trackers:
+                    tracker.read()
+        return first
+
+    def _end_cancelled(self) -> Iterator[UnitEvent]:
+        self._gone.wait()
+        for tracker in list(self._trackers):
+            yield from tracker.give_up()
+            self._leave(tracker)
+        for submission in self._waiting:
+            yield from _ended(submission.units, Cause.CANCELLED, "")
+        self._waiting.clear()
+
+    def _wait_for_last_lines(self) -> None:
+        """Job scripts whose units have ended are about to end too."""
+        end = time.monotonic() + _OVER_S
+        while time.monotonic() < end and not self._trackers:
+            left = [tracker for tracker in self._past if tracker.has_jobs_left]
+            if not left:
+                return
+            for tracker in left:
+                tracker.read()
+            self._cancelled.wait(_QUICK_S)
+
+    def _end_jobs(self) -> None:
+        """Cancel what is left, and wait until the queue shows that it is gone."""
+        pause_s, warned_at = _QUICK_S, time.monotonic()
+        while True:
+            try:
+                self._submitter.find_lost(self._waiting)
+                followed = [t.submission for t in (*self._trackers, *self._past) if t.has_jobs_left]
+                left = [submission for submission in (*followed, *self._waiting) if submission.job]
+                if not left:
+                    return
+                targets = [target for submission in left for target in submission.targets]
+                self._scheduler.cancel(targets, user=self._user)
+                if self._confirms_end_of(left):
+                    return
+            except SchedulerError as error:
+                if time.monotonic() - warned_at > _WARN_S:
+                    warned_at = time.monotonic()
+                    self._logger.warning("Cannot say yet that all jobs have ended: %s", error)
+            time.sleep(pause_s)
+            pause_s = min(_SLOW_S, 2 * pause_s)
+
+    def _confirms_end_of(self, submissions: Sequence[Submission]) -> bool:
+        """Ask the queue for some time. Raises SchedulerError where it does not answer."""
+        names = {job: submission.name for submission in submissions for job in submission.jobs}
+        asked_since = time.monotonic()
+        end = asked_since + _CONFIRM_S
+        self._queue.watch(names)
+        try:
+            while time.monotonic() < end:
+                snapshot = self._queue.look(self._interval_s)
+                if snapshot.asked_at > asked_since and names.keys() <= snapshot.asked:
+                    if not any(_is_left(snapshot, submission) for submission in submissions):
+                        return True
+                elif self._queue.problem:
+                    raise SchedulerError(self._queue.problem, may_pass=True)
+                time.sleep(_QUICK_S)
+        finally:
+            self._queue.forget(names)
+        return False
+
+
+def _is_left(snapshot: Snapshot, submission: Submission) -> bool:
+    """Whether an array task of a submission is in the queue or on a node."""
+    unended = verdicts.WAITING | verdicts.RUNNING
+    return any(
+        state.state in unended and (index in submission.parts or not submission.adopted)
+        for job in submission.jobs
+        for index, state in snapshot.states.get(job, {}).items()
+    )
+
+
+def _queued(submission: Submission, info: str = "") -> Iterator[UnitEvent]:
+    for index, part in submission.parts.items():
+        handle = submission.handle(index)
+        for unit in part:
+            yield UnitEvent(unit, UnitState.QUEUED, handle=handle, info=info)
+
+
+def _ended(units: Sequence[Unit], cause: Cause, info: str) -> Iterator[UnitEvent]:
+    for unit in units:
+        yield UnitEvent(unit, UnitState.ENDED, Outcome(cause, info))

@@ -1,0 +1,62 @@
+# Runs the units of an array task one after the other. POSIX awk, because its system() tells an exit code from a signal,
+# which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it.
+
+# Clock ticks of processor time that the units used so far.
+function used(    line, field) {
+    getline line <"/proc/self/stat"
+    close("/proc/self/stat")
+    sub(/.*\) /, "", line)
+    split(line, field, " ")
+    return field[14] + field[15]
+}
+
+# A number that the kernel keeps for this control group; -1 where it does not. `name`: of the line, if there are several.
+function kept(file, name,    line, field, found) {
+    found = -1
+    while ((getline line <file) > 0) {
+        split(line, field, " ")
+        if (name == "") found = field[1]
+        else if (field[1] == name) found = field[2]
+    }
+    close(file)
+    return found
+}
+
+function find_group(    line) {
+    peak_file = oom_file = "/dev/null"
+    while ((getline line <"/proc/self/cgroup") > 0) {
+        if (line ~ /^[0-9]+:memory:.*\/job_/) {
+            sub(/^[0-9]+:memory:/, "/sys/fs/cgroup/memory", line)
+            peak_file = line "/memory.max_usage_in_bytes"
+            oom_file = line "/memory.oom_control"
+        } else if (line ~ /^0::.*\/job_/) {
+            sub(/^0::/, "/sys/fs/cgroup", line)
+            peak_file = line "/memory.peak"
+            oom_file = line "/memory.events"
+        }
+    }
+    close("/proc/self/cgroup")
+}
+
+# What system() returned: exit code, and 0 or the signal. Implementations differ: 256 + signal, or the wait status / 256.
+function code_and_signal(status) {
+    if (status != int(status)) return "0 " int(status * 256 + 0.5) % 128
+    if (status >= 256) return "0 " status % 128
+    return status " 0"
+}
+
+BEGIN {
+    program = ARGV[1]
+    while ((getline label <ARGV[2]) > 0)
+        if (++line_number >= ARGV[3] && line_number <= ARGV[4]) labels[++count] = label
+    close(ARGV[2])
+    find_group()
+    for (i = 1; i <= count + 1; i++) {
+        cpu = used(); peak = kept(peak_file, ""); kills = kept(oom_file, "oom_kill")
+        status = system("fb_line=" ARGV[3] " fb_before='" labels[i - 1] "' fb_ended='" ended "' fb_label='" labels[i] "'\n" program)
+        more = kept(peak_file, "")
+        ended = code_and_signal(status) " " used() - cpu " " (more > peak ? more : -1) " " (kills < 0 ? -1 : kept(oom_file, "oom_kill") - kills)
+        failed = failed || status
+    }
+    exit failed ? 1 : 0
+}

@@ -1,0 +1,240 @@
+"""Where the files of units are: in the run's folder, or in another one that may belong to another user."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from fractal_backends import Unit
+
+from .scheduler import as_user
+
+RECEIPT = ".receipt"
+_MODE = 0o600
+_MANY = 500
+"""Files that are named in one call of tar at most."""
+
+
+class PlaceError(Exception):
+    """Files cannot be brought to where units are, or back; the message says why."""
+
+
+class Place(ABC):
+    """Where the files of a run's units are, as the compute nodes see them."""
+
+    def __init__(self, local: Path, remote: Path) -> None:
+        self._local = local
+        self.remote = remote
+
+    def folder_of(self, unit: Unit) -> Path:
+        """The folder of a unit's files."""
+        folder = Path(unit.stem).parent
+        return folder if self.remote == self._local else self.remote / folder.relative_to(self._local)
+
+    @abstractmethod
+    def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
+        """Make a folder with these files, and bring units' arguments to their places. Raises PlaceError."""
+
+    @abstractmethod
+    def receipts(self, folder: Path) -> Iterable[tuple[str, bytes]]:
+        """What was added to the receipts in a folder since the last call: names and texts."""
+
+    @abstractmethod
+    def text(self, path: Path) -> str:
+        """A small file, as far as it can be read."""
+
+    @abstractmethod
+    def fetch(self, units: Sequence[Unit]) -> None:
+        """Bring logs and outputs of units that ended to the run's folder. Raises PlaceError."""
+
+    @abstractmethod
+    def remove(self, folder: Path) -> None:
+        """Remove a folder, and its parent if nothing else is in that."""
+
+
+class SharedPlace(Place):
+    """The run's folder itself."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, folder)
+        self._read: dict[str, int] = {}
+
+    def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
+        """See `Place.put`."""
+        try:
+            folder.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for name, content in files.items():
+                _write(folder / name, io.BytesIO(content))
+        except OSError as error:
+            raise PlaceError(f"Cannot write {error.filename or folder}: {error.strerror}.") from error
+
+    def receipts(self, folder: Path) -> Iterable[tuple[str, bytes]]:
+        """See `Place.receipts`."""
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.endswith(RECEIPT):
+                    text = self._added(entry.path)
+                    if text:
+                        yield entry.name, text
+
+    def _added(self, path: str) -> bytes:
+        # Opened each time: that is when a network file system looks for what is new.
+        try:
+            with open(path, "rb", opener=_opener) as file:
+                file.seek(self._read.get(path, 0))
+                text = file.read()
+        except OSError:
+            return b""
+        self._read[path] = self._read.get(path, 0) + len(text)
+        return text
+
+    def text(self, path: Path) -> str:
+        """See `Place.text`."""
+        try:
+            with open(path, "rb", opener=_opener) as file:
+                return file.read().decode(errors="replace")
+        except OSError:
+            return ""
+
+    def fetch(self, units: Sequence[Unit]) -> None:
+        """See `Place.fetch`."""
+
+    def remove(self, folder: Path) -> None:
+        """See `Place.remove`."""
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()
+
+
+class OtherPlace(Place):
+    """Another folder, reached with `tar`, as another user if one is named."""
+
+    def __init__(self, local: Path, remote: Path, user: str | None) -> None:
+        super().__init__(local, remote)
+        self._user = user
+        self._read: dict[str, int] = {}
+
+    def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
+        """See `Place.put`."""
+        archive = io.BytesIO()
+        try:
+            with tarfile.open(fileobj=archive, mode="w") as tar:
+                places = [self.remote, *map(self.folder_of, units), folder.parent, folder]
+                for path in dict.fromkeys(places):
+                    _add(tar, path, None)
+                for name, content in files.items():
+                    _add(tar, folder / name, content)
+                for unit in units:
+                    source = Path(unit.args_file)
+                    _add(tar, self.folder_of(unit) / source.name, source.read_bytes())
+        except OSError as error:
+            raise PlaceError(f"Cannot read {error.filename}: {error.strerror}.") from error
+        command = self._tar("--extract", "--file=-", "--directory=/", "--no-overwrite-dir")
+        ended = subprocess.run(command, input=archive.getvalue(), capture_output=True, check=False)
+        if ended.returncode:
+            said = ended.stderr.decode(errors="replace").strip()
+            raise PlaceError(f"Cannot write to {self.remote}{self._as_whom()}: {said}")
+
+    def receipts(self, folder: Path) -> Iterable[tuple[str, bytes]]:
+        """See `Place.receipts`."""
+        left_out = [f"--exclude={name}" for name in ("units", "*.out", "*.step", f"*{RECEIPT}.*")]
+        with contextlib.suppress(PlaceError):
+            for member, file in self._packed(folder, *left_out, "."):
+                name = member.removeprefix("./")
+                text = file.read()[self._read.get(f"{folder}/{name}", 0) :]
+                if text:
+                    self._read[f"{folder}/{name}"] = self._read.get(f"{folder}/{name}", 0) + len(text)
+                    yield name, text
+
+    def text(self, path: Path) -> str:
+        """See `Place.text`."""
+        with contextlib.suppress(PlaceError):
+            for _, file in self._packed(path.parent, "--", path.name):
+                return file.read().decode(errors="replace")
+        return ""
+
+    def fetch(self, units: Sequence[Unit]) -> None:
+        """See `Place.fetch`."""
+        waiting = iter(units)
+        while some := list(islice(waiting, _MANY)):
+            targets = {Path(path).name: path for unit in some for path in (unit.log_file, unit.output_file)}
+            folder = self.folder_of(some[0])
+            for name, file in self._packed(folder, "--ignore-failed-read", "--", *targets):
+                try:
+                    _write(Path(targets[name]), file)
+                except OSError as error:
+                    raise PlaceError(f"Cannot write {targets[name]}: {error.strerror}.") from error
+
+    def remove(self, folder: Path) -> None:
+        """See `Place.remove`."""
+        gone = ["--create", "--file=/dev/null", "--remove-files"]
+        command = self._tar(*gone, f"--directory={folder.parent}", "--", folder.name)
+        subprocess.run(command, capture_output=True, check=False)
+
+    def _packed(self, folder: Path, *which: str) -> Iterator[tuple[str, IO[bytes]]]:
+        """Name and content of regular files below a folder. Raises PlaceError."""
+        command = self._tar("--create", "--file=-", f"--directory={folder}", *which)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None and process.stderr is not None
+            said: list[bytes] = []
+            listener = threading.Thread(target=lambda: said.append(process.stderr.read()))  # type: ignore[union-attr]
+            listener.start()
+            try:
+                with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
+                    for member in tar:
+                        file = tar.extractfile(member) if member.isfile() else None
+                        if file is not None:
+                            yield member.name, file
+            except tarfile.TarError as error:
+                said.append(str(error).encode())
+            finally:
+                process.stdout.close()
+                listener.join()
+        if process.returncode not in (0, 1):  # 1: a file changed meanwhile
+            text = b"\n".join(said).decode(errors="replace").strip()
+            raise PlaceError(f"Cannot read {folder}{self._as_whom()}: {text}")
+
+    def _tar(self, *arguments: str) -> list[str]:
+        return [*as_user(self._user), "tar", *arguments]
+
+    def _as_whom(self) -> str:
+        return f" as the user {self._user}" if self._user else ""
+
+
+def _opener(path: str, flags: int) -> int:
+    """What a unit put in the place of a file is not waited for, or endless. Raises OSError."""
+    fd = os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(f"{path} is not a regular file")
+    return fd
+
+
+def _write(path: Path, content: IO[bytes]) -> None:
+    """Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+    with open(fd, "wb") as file:
+        shutil.copyfileobj(content, file)
+
+
+def _add(tar: tarfile.TarFile, path: Path, content: bytes | None) -> None:
+    """A file, or, with no content, a folder; both their owner's alone."""
+    member = tarfile.TarInfo(str(path).lstrip("/"))
+    if content is None:
+        member.type, member.mode = tarfile.DIRTYPE, 0o700
+        tar.addfile(member)
+    else:
+        member.size, member.mode = len(content), _MODE
+        tar.addfile(member, io.BytesIO(content))

@@ -1,0 +1,142 @@
+"""What the job script writes down on the compute node, a line for each thing that happened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_NAME = re.compile(r"(\d+)_(\d+)\.receipt")
+_TICKS_PER_S = 100
+"""Of the clock ticks that Linux shows, on every architecture."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a unit's command ended."""
+
+    exit_code: int
+    signal: int
+    wall_s: float
+    cpu_s: float
+    peak_mb: float | None
+    oom_kills: int
+    """Processes that the kernel ended for want of memory; -1 where it does not tell."""
+    has_output: bool
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the command succeeded."""
+        return self.exit_code == 0 and self.signal == 0 and self.oom_kills <= 0
+
+
+@dataclass
+class Note:
+    """What is known of a unit from receipts."""
+
+    started_at: float | None = None
+    """Seconds since the epoch, by the node's clock."""
+    job: str = ""
+    """The job that started it."""
+    host: str = ""
+    end: End | None = None
+    refused: str = ""
+    """Why it was not started: `claimed` (some job had started it before), `log` or `command`."""
+    step: int | None = None
+    """What srun returned, where the unit was a step of its own."""
+    uptime: float = 0.0
+
+
+@dataclass
+class _Job:
+    """What is known of one start of an array task."""
+
+    host: str = "?"
+    epoch: float = 0.0
+    """When the node was started."""
+    restarts: int = 0
+    is_over: bool = False
+
+
+@dataclass
+class Receipts:
+    """All that the array tasks of one submission wrote down."""
+
+    notes: dict[str, Note] = field(default_factory=dict)
+    jobs: dict[tuple[str, int], _Job] = field(default_factory=dict)
+    """By job id and index of the array task."""
+    _halves: dict[str, str] = field(default_factory=dict)
+
+    def take(self, name: str, text: str) -> Iterator[str]:
+        """Take in what was added to a file; the labels of the units that it tells of."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return
+        job = self.jobs.setdefault((match[1], int(match[2])), _Job())
+        *lines, self._halves[name] = (self._halves.get(name, "") + text).split("\n")
+        for line in lines:
+            label = self._take_line(match[1], job, line.split())
+            if label:
+                yield label
+
+    def _take_line(self, number: str, job: _Job, words: list[str]) -> str | None:
+        try:
+            match words:
+                case ["job", epoch, uptime, host, restarts]:
+                    job.host, job.restarts = host, int(restarts)
+                    job.epoch = float(epoch) - float(uptime)
+                case ["over", _]:
+                    job.is_over = True
+                case ["started", label, uptime]:
+                    started_at = job.epoch + float(uptime)
+                    self.notes[label] = Note(started_at, number, job.host, uptime=float(uptime))
+                    return label
+                case ["ended", label, *rest]:
+                    note = self._note(label)
+                    if note.end is None and note.job == number:
+                        note.end = _end(note, rest)
+                    return label
+                case ["refused", label, _, why]:
+                    self._note(label).refused = why
+                    return label
+                case ["step", label, code]:
+                    self._note(label).step = int(code)
+                    return label
+        except ValueError:  # a line that is not whole: an end that is not there is asked for elsewhere
+            pass
+        return None
+
+    def _note(self, label: str) -> Note:
+        return self.notes.setdefault(label, Note())
+
+    def numbers(self) -> set[str]:
+        """The ids of the jobs that wrote something down."""
+        return {job for job, _ in self.jobs}
+
+    def is_over(self, job: str, index: int) -> bool:
+        """Whether the job script of an array task came to its end."""
+        found = self.jobs.get((job, index))
+        return found is not None and found.is_over
+
+    def has_begun(self, job: str, index: int) -> bool:
+        """Whether the job script of an array task was started."""
+        return (job, index) in self.jobs
+
+    def restarts(self, job: str, index: int) -> int:
+        """How often the scheduler started an array task again."""
+        found = self.jobs.get((job, index))
+        return found.restarts if found else 0
+
+
+def _end(note: Note, words: list[str]) -> End:
+    """Raises ValueError."""
+    uptime, exit_code, signal, ticks, peak, kills, output = words
+    return End(
+        exit_code=int(exit_code),
+        signal=int(signal),
+        wall_s=max(0.0, float(uptime) - note.uptime),
+        cpu_s=max(0.0, float(ticks) / _TICKS_PER_S),
+        peak_mb=float(peak) / (1 << 20) if float(peak) >= 0 else None,
+        oom_kills=int(float(kills)),
+        has_output=output == "1",
+    )

@@ -1,0 +1,81 @@
+"""The job script: plain sh that a compute node runs with nothing of ours installed.
+
+It is made of three files in `job/`: `job.sh` is what an array task does, `units.awk` runs its units one
+after the other, `unit.sh` is what becomes of each. Every value in it is quoted, except `worker_init`, which is
+shell by definition.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class JobScript:
+    """All that the script of one job array depends on."""
+
+    title: str
+    """What the job is, in one line, for a person who finds the script."""
+    home: str
+    """The folder that units find themselves in."""
+    folder: str
+    """The submission's folder: `units` in it names the units, a label a line; receipts go there."""
+    place: str
+    """The folder of the units' own files."""
+    command: Sequence[str]
+    """The task's command."""
+    units_each: int
+    """Units of each array task."""
+    at_once: int = 1
+    """Of these, units at the same time; above 1 each is a step of its own."""
+    cpus: int = 1
+    memory_mb: int | None = None
+    """Memory of a unit; only steps need it."""
+    limit_s: int | None = None
+    """How long a unit may run, in seconds."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    unset: Sequence[str] = ()
+    """Variables that are not for units."""
+    worker_init: str | None = None
+    shebang: str = "#!/bin/sh"
+    extra_lines: Sequence[str] = ()
+
+    def render(self) -> bytes:
+        """The script."""
+        unit = [
+            f"fb_folder={shlex.quote(self.folder)}",
+            f"fb_place={shlex.quote(self.place)}",
+            f"fb_limit={self.limit_s or ''}",
+            f"set -- {shlex.join(self.command)}",
+            _part("unit.sh"),
+        ]
+        lines = [
+            self.shebang,
+            *self.extra_lines,
+            f"# {' '.join(self.title.split())}",
+            *(f"unset {name}" for name in self.unset),
+            f"cd {shlex.quote(self.home)} || exit 1",
+            *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
+            *_lines(self.worker_init or ""),
+            f"fb_folder={shlex.quote(self.folder)}",
+            f"fb_units_each={self.units_each} fb_at_once={self.at_once} fb_cpus={self.cpus}"
+            f" fb_memory={self.memory_mb or ''}",
+            f"fb_units={shlex.quote(_part('units.awk'))}",
+            f"fb_unit={shlex.quote(chr(10).join(unit))}",
+            _part("job.sh"),
+        ]
+        return os.fsencode("\n".join(lines))
+
+
+def _lines(shell: str) -> list[str]:
+    return shell.replace("\r\n", "\n").split("\n") if shell else []
+
+
+@cache
+def _part(name: str) -> str:
+    return (files(__package__) / "job" / name).read_text("utf-8")

@@ -1,0 +1,100 @@
+"""A submission: units, spread over the array tasks of one job, and how later runners find them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fractal_backends import Unit
+
+from .receipts import Receipts
+
+FOLDER = ".slurm"
+UNITS_FILE, SCRIPT_FILE = "units", "job.sh"
+
+
+@dataclass
+class Submission:
+    """One job array, before and after the scheduler accepted it."""
+
+    token: str
+    folder: Path
+    """As the compute nodes see it."""
+    parts: dict[int, list[Unit]]
+    """The units of each array task, by its index."""
+    script: bytes = b""
+    arguments: Sequence[str] = ()
+    before: Sequence[str] = ()
+    """Lines of shell for the submission itself."""
+    attempt: int = 1
+    job: str | None = None
+    adopted: bool = False
+    """Whether an earlier runner submitted it, maybe with more units than these."""
+    try_at: float = 0.0
+    """When to try again to submit it, on the monotonic clock."""
+    tries: int = 0
+    receipts: Receipts = field(default_factory=Receipts)
+
+    @property
+    def name(self) -> str:
+        """The job's name, by which it is found where its id is not known."""
+        return job_name(self.token)
+
+    @property
+    def units(self) -> list[Unit]:
+        """All units in it."""
+        return [unit for part in self.parts.values() for unit in part]
+
+    @property
+    def jobs(self) -> list[str]:
+        """The ids of the jobs that it became: more than one where an answer was lost."""
+        return sorted({*([self.job] if self.job else []), *self.receipts.numbers()})
+
+    @property
+    def targets(self) -> list[str]:
+        """What to cancel: the jobs, or of an adopted submission only its own array tasks."""
+        if self.adopted:
+            return [f"{job}_{index}" for job in self.jobs for index in self.parts]
+        return self.jobs
+
+    def handle(self, index: int, job: str | None = None) -> str:
+        """Of the units of an array task: all that another runner needs to adopt them."""
+        return f"{job or self.job or '?'}_{index}@{self.folder}"
+
+
+def job_name(token: str) -> str:
+    """The name of the job of a submission."""
+    return f"fractal-{token}"
+
+
+def lay_out(units: Sequence[Unit], units_each: int, remote: Path, attempt: int = 1) -> Submission:
+    """A new submission of units, so many in each array task."""
+    token = secrets.token_hex(6)
+    starts = range(0, len(units), units_each)
+    parts = {index: list(units[start : start + units_each]) for index, start in enumerate(starts)}
+    return Submission(token, remote / FOLDER / token, parts, attempt=attempt)
+
+
+def units_file(units: Sequence[Unit]) -> bytes:
+    """The labels of units, a line each."""
+    return "".join(f"{unit.label}\n" for unit in units).encode()
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A handle that was read."""
+
+    job: str | None
+    index: int
+    folder: Path
+
+    @classmethod
+    def read(cls, text: str) -> Handle:
+        """Raises ValueError where it is not a handle of this backend."""
+        number, _, folder = text.partition("@")
+        job, _, index = number.partition("_")
+        if not index.isdigit() or not folder.startswith("/") or not (job.isdigit() or job == "?"):
+            raise ValueError(f"{text!r} is not the handle of a SLURM job")
+        return cls(None if job == "?" else job, int(index), Path(folder))

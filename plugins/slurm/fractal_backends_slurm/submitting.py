@@ -1,0 +1,130 @@
+"""Hands units over to SLURM, each once, also where its answer does not come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from fractal_backends import RunInfo, Unit
+
+from .options import SlurmOptions, charged_account
+from .packing import SiteLimits, pack
+from .places import Place
+from .scheduler import Scheduler, SchedulerError
+from .script import JobScript
+from .submission import SCRIPT_FILE, UNITS_FILE, Submission, lay_out, units_file
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+
+
+class Submitter:
+    """Plans and makes the submissions of one run."""
+
+    def __init__(self, run: RunInfo, scheduler: Scheduler, place: Place, user: str | None) -> None:
+        self._run = run
+        self._logger = run.logger
+        self._scheduler = scheduler
+        self._place = place
+        self._user = user
+        self._limits: dict[str | None, SiteLimits] = {}
+
+    def plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> list[Submission]:
+        """Lay out units as job arrays. Raises InvalidInputError where they do not fit."""
+        planned: list[Submission] = []
+        for _, alike in groupby(units, lambda unit: (self._place.folder_of(unit), unit.task_command)):
+            planned += self._plan_alike(list(alike), options, attempt)
+        return planned
+
+    def _plan_alike(self, units: Sequence[Unit], options: SlurmOptions, attempt: int) -> Iterator[Submission]:
+        limits = self.limits(options.partition)
+        packing = pack(len(units), options, limits)
+        account = charged_account(options, self._run.slurm_account)
+        most = packing.units * limits.max_array_size
+        for start in range(0, len(units), most):
+            some = units[start : start + most]
+            submission = lay_out(some, packing.units, self._place.remote, attempt)
+            title = (
+                f"fractal-backends run={self._run.id} task={some[0].order}"
+                f" units={some[0].label}..{some[-1].label}"
+            )
+            submission.script = JobScript(
+                title=title,
+                home=str(self._place.remote),
+                folder=str(submission.folder),
+                place=str(self._place.folder_of(some[0])),
+                command=some[0].task_command,
+                units_each=packing.units,
+                at_once=packing.at_once,
+                cpus=options.cpus_per_task,
+                memory_mb=options.mem,
+                limit_s=options.time_s,
+                env=self._environment(some[0], options),
+                unset=("SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID") if self._user else (),
+                worker_init=self._run.worker_init,
+                shebang=options.shebang,
+                extra_lines=options.sbatch_lines,
+            ).render()
+            submission.arguments = [
+                f"--job-name={submission.name}",
+                f"--comment={title}",
+                f"--array=0-{len(submission.parts) - 1}",
+                f"--chdir={submission.folder}",
+                "--output=%A_%a.out",
+                "--error=%A_%a.out",
+                "--open-mode=append",
+                "--no-requeue",
+                "--kill-on-invalid-dep=yes",
+                "--nodes=1",
+                "--ntasks=1",
+                *options.sbatch_arguments(packing, account),
+            ]
+            submission.before = options.pre_submission_commands
+            yield submission
+
+    def limits(self, partition: str | None) -> SiteLimits:
+        """What the site allows; where it does not say, what SLURM allows by itself."""
+        if partition not in self._limits:
+            try:
+                self._limits[partition] = self._scheduler.limits(partition)
+            except SchedulerError as error:
+                self._logger.warning("The limits of the site are not known: %s", error)
+                return SiteLimits()
+        return self._limits[partition]
+
+    def submit(self, submission: Submission) -> None:
+        """Submit it, or find that an earlier try had been accepted.
+
+        Raises SchedulerError; one that may pass sets the time for the next try. Raises PlaceError.
+        """
+        submission.tries += 1
+        try:
+            if submission.tries == 1:
+                files = {UNITS_FILE: units_file(submission.units), SCRIPT_FILE: submission.script}
+                self._place.put(submission.folder, files, submission.units)
+            else:
+                self.find_lost([submission])
+            if submission.job is None:
+                submission.job = self._scheduler.submit(
+                    submission.script, submission.arguments, user=self._user, before=submission.before
+                )
+        except SchedulerError as error:
+            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (submission.tries - 1))
+            submission.try_at = time.monotonic() + pause
+            self._logger.warning("A submission of %d units failed: %s", len(submission.units), error)
+            raise
+        self._logger.info(
+            "%d units are job %s, %d array tasks",
+            *(len(submission.units), submission.job, len(submission.parts)),
+        )
+
+    def find_lost(self, submissions: Iterable[Submission]) -> None:
+        """Find the jobs of submissions whose answer did not come. Raises SchedulerError."""
+        for submission in submissions:
+            if submission.job is None and submission.tries:
+                submission.job = self._scheduler.find(submission.name)
+
+    def _environment(self, unit: Unit, options: SlurmOptions) -> dict[str, str]:
+        cache = self._run.user_cache_dir
+        below = options.user_local_exports if cache else {}
+        return {**options.exports, **{name: f"{cache}/{path}" for name, path in below.items()}, **unit.env}

@@ -1,0 +1,304 @@
+"""What becomes of the units of one submission, from receipts and from what the scheduler says."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
+
+from . import verdicts
+from .options import SlurmOptions
+from .places import Place, PlaceError
+from .queue_watch import Snapshot
+from .receipts import Note
+from .scheduler import JobState
+from .submission import UNITS_FILE, Submission
+
+_MOST_ATTEMPTS = 3
+"""How often a unit is submitted that was never started."""
+_KILLED_SHARE = 10
+"""A job that was ended from outside has no last line to wait for: that share of the time must do."""
+
+Account = Callable[[str], dict[int, JobState]]
+
+
+@dataclass
+class _Word:
+    """What is known of a start of an array task that came to its end."""
+
+    since: float
+    """When that was noticed, on the monotonic clock."""
+    state: JobState | None
+    """None: the scheduler knows it no more."""
+
+
+@dataclass
+class _Ending:
+    """A unit with a verdict whose files are still to come."""
+
+    unit: Unit
+    outcome: Outcome
+    has_output: bool
+    since: float
+
+
+class Tracker:
+    """Follows the units of a submission that was accepted."""
+
+    def __init__(self, submission: Submission, place: Place, options: SlurmOptions, account: Account) -> None:
+        self.submission = submission
+        self.retry: list[Unit] = []
+        """Units that were never started, to be submitted again."""
+        self.hopeless: list[str] = []
+        """Array tasks to cancel: they wait for what does not come."""
+        self._place = place
+        self._options = options
+        self._account = account
+        self._accepted_at = time.monotonic()
+        self._open = {unit.label: (index, unit) for index, part in submission.parts.items() for unit in part}
+        self._left = {index: {unit.label: unit for unit in part} for index, part in submission.parts.items()}
+        """The same, by array task."""
+        self._looked_at = 0.0
+        self._started: set[str] = set()
+        self._touched: dict[str, None] = {}
+        self._suspects: dict[str, float] = {}
+        """Units that failed for want of the scheduler's word on why, and since when."""
+        self._ending: list[_Ending] = []
+        self._words: dict[tuple[str, int], _Word] = {}
+        self._reasons: dict[int, tuple[str, float]] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all units have ended, or are to be submitted again."""
+        return not self._open and not self._ending
+
+    @property
+    def has_jobs_left(self) -> bool:
+        """Whether some job script may still be running, as far as receipts tell."""
+        receipts, job = self.submission.receipts, self.submission.job or ""
+        return not all(
+            receipts.is_over(job, index) or (job, index) in self._words for index in self.submission.parts
+        )
+
+    @property
+    def may_be_removed(self) -> bool:
+        """Whether nobody else needs the submission's folder."""
+        submission = self.submission
+        if not submission.adopted:
+            return True
+        labels = self._place.text(submission.folder / UNITS_FILE).split()
+        notes = submission.receipts.notes
+        return all(label in notes and notes[label].end is not None for label in labels)
+
+    def read(self) -> None:
+        """Take in new receipts."""
+        submission = self.submission
+        for name, text in self._place.receipts(submission.folder):
+            labels = submission.receipts.take(name, text.decode(errors="replace"))
+            self._touched.update(dict.fromkeys(labels))
+
+    def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
+        """What happened, by the receipts that were read and this answer of the scheduler."""
+        yield from self._look_at_receipts()
+        if snapshot.asked_at > self._looked_at or self._words or self._suspects:
+            self._looked_at = snapshot.asked_at
+            for index, left in list(self._left.items()):
+                yield from self._look_at_part(index, list(left.values()), snapshot)
+        yield from self._bring_home()
+
+    def give_up(self) -> Iterator[UnitEvent]:
+        """After a cancel: what had ended by the last reading keeps its verdict, all else is cancelled."""
+        yield from self._look_at_receipts()
+        for label, (_, unit) in list(self._open.items()):
+            note = self.submission.receipts.notes.get(label, Note())
+            if note.end is not None:
+                self._end(unit, verdicts.of_end_and_state(note, note.end, None), note.end.has_output)
+            else:
+                self._end(unit, Outcome(Cause.CANCELLED), has_output=False)
+        deadline = time.monotonic() + self._options.receipt_deadline
+        while self._ending:
+            yield from self._bring_home()
+            if self._ending:
+                time.sleep(_PAUSE_S)
+            if time.monotonic() > deadline:
+                return
+
+    def _look_at_receipts(self) -> Iterator[UnitEvent]:
+        touched, self._touched = self._touched, {}
+        for label in touched:
+            if label not in self._open:
+                continue
+            index, unit = self._open[label]
+            note = self.submission.receipts.notes[label]
+            if note.started_at is not None and label not in self._started:
+                self._started.add(label)
+                handle = self.submission.handle(index, note.job)
+                yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
+            self._judge_by_receipt(unit, note)
+
+    def _judge_by_receipt(self, unit: Unit, note: Note) -> None:
+        outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
+        if note.end is not None:
+            outcome = verdicts.of_end(note, note.end, self._options.time_s)
+            if outcome is None:
+                self._suspects.setdefault(unit.label, time.monotonic())
+        elif note.step is not None:
+            words = self._place.text(self.submission.folder / f"{unit.label}.step" / "out")
+            outcome = verdicts.of_step(note, words)
+        if outcome is not None:
+            self._end(unit, outcome, note.end is not None and note.end.has_output)
+
+    def _close(self, unit: Unit) -> None:
+        index, _ = self._open.pop(unit.label)
+        del self._left[index][unit.label]
+        if not self._left[index]:
+            del self._left[index]
+        self._suspects.pop(unit.label, None)
+
+    def _end(self, unit: Unit, outcome: Outcome, has_output: bool) -> None:
+        self._close(unit)
+        self._ending.append(_Ending(unit, outcome, has_output, time.monotonic()))
+
+    def _look_at_part(self, index: int, left: Sequence[Unit], snapshot: Snapshot) -> Iterator[UnitEvent]:
+        receipts, own = self.submission.receipts, self.submission.job or ""
+        for unit in left:
+            note = receipts.notes.get(unit.label, _NOTHING)
+            job = note.job or own
+            if unit.label in self._suspects:
+                self._look_at_suspect(unit, note, job, index, snapshot)
+                continue
+            word = self._word(job, index, snapshot)
+            if word is None and job == own:
+                break  # nor is there one for the other units of this array task
+            if word is not None and self._has_settled(word, job, index, snapshot):
+                self._judge_by_state(unit, note, job, index, word.state)
+        state = snapshot.states.get(own, {}).get(index)
+        if state is not None and state.state in verdicts.WAITING:
+            waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
+            yield from self._tell_reason(index, waiting, state)
+
+    def _word(self, job: str, index: int, snapshot: Snapshot) -> _Word | None:
+        """What is known of the end of an array task; None while it has none."""
+        state = snapshot.states.get(job, {}).get(index)
+        is_over = self.submission.receipts.is_over(job, index)
+        if state is not None and state.state in verdicts.WAITING | verdicts.RUNNING and not is_over:
+            self._words.pop((job, index), None)
+            return None
+        is_unknown = job not in snapshot.asked or snapshot.asked_at < self._accepted_at
+        if is_unknown and not is_over:
+            return self._words.get((job, index))
+        word = self._words.setdefault((job, index), _Word(time.monotonic(), state))
+        word.state = state or word.state
+        return word
+
+    def _has_settled(self, word: _Word, job: str, index: int, snapshot: Snapshot) -> bool:
+        """Whether receipts that are not here by now will not come, and the scheduler has had its say."""
+        patience, state, receipts = self._options.receipt_deadline, word.state, self.submission.receipts
+        waited = time.monotonic() - word.since
+        if receipts.is_over(job, index):
+            return waited >= patience or (job in snapshot.asked and snapshot.asked_at > word.since)
+        if (
+            state is not None
+            and state.state in verdicts.ENDED_FROM_OUTSIDE
+            and receipts.has_begun(job, index)
+        ):
+            patience /= _KILLED_SHARE
+        return waited >= patience
+
+    def _look_at_suspect(self, unit: Unit, note: Note, job: str, index: int, snapshot: Snapshot) -> None:
+        """A unit that failed in a way that may have been SLURM's doing."""
+        assert note.end is not None
+        since = self._suspects[unit.label]
+        state = snapshot.states.get(job, {}).get(index)
+        waited = time.monotonic() - since
+        is_newer = job in snapshot.asked and snapshot.asked_at > since
+        if state is None:
+            decided = is_newer or waited > self._options.receipt_deadline
+        elif state.state == "COMPLETING":
+            decided = False
+        elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
+            decided = is_newer and note.end.oom_kills == 0
+        else:
+            decided = is_newer or state.state in verdicts.ENDED_FROM_OUTSIDE
+        if decided:
+            state = self._in_full(job, index, state)
+            self._end(unit, verdicts.of_end_and_state(note, note.end, state), note.end.has_output)
+
+    def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> None:
+        state = self._in_full(job, index, state)
+        words = self._place.text(self.submission.folder / f"{job}_{index}.out")
+        if note.started_at is not None or note.refused:
+            restarts = self.submission.receipts.restarts(job, index)
+            self._end(unit, verdicts.of_interrupted(note, state, words, restarts), has_output=False)
+            return
+        outcome = verdicts.of_unstarted(state, words)
+        if self._may_try_again(outcome, job, index):
+            self._close(unit)
+            self.retry.append(unit)
+        else:
+            self._end(unit, outcome, has_output=False)
+
+    def _may_try_again(self, outcome: Outcome, job: str, index: int) -> bool:
+        if outcome.cause is Cause.CANCELLED or self.submission.adopted:
+            return False
+        part = self.submission.parts[index]
+        came_on = any(unit.label in self._started for unit in part)
+        if came_on:
+            return True
+        may_pass = outcome.cause in (Cause.NODE_FAILURE, Cause.LOST)
+        return may_pass and self.submission.attempt < _MOST_ATTEMPTS
+
+    def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:
+        """A state with all that is on record, where it is worth asking for."""
+        if state is not None and state.state == "COMPLETED":
+            return state
+        found = self._account(job).get(index)
+        if found is None:
+            return state
+        return replace(found, state=state.state, reason=state.reason or found.reason) if state else found
+
+    def _tell_reason(self, index: int, left: Sequence[Unit], state: JobState) -> Iterator[UnitEvent]:
+        reason, since = self._reasons.get(index, ("", 0.0))
+        if reason != state.reason:
+            since = time.monotonic()
+            self._reasons[index] = (state.reason, since)
+            handle = self.submission.handle(index)
+            for unit in left:
+                yield UnitEvent(unit, UnitState.QUEUED, handle=handle, info=state.reason)
+        elif verdicts.can_never_start(state) and time.monotonic() - since > _SURE_S:
+            self.hopeless.append(f"{self.submission.job}_{index}")
+            info = f"SLURM says of its job that it cannot start: {state.reason}."
+            for unit in left:
+                self._end(unit, Outcome(Cause.LAUNCH_FAILED, info), has_output=False)
+
+    def _bring_home(self) -> Iterator[UnitEvent]:
+        """Ends of units whose files are where they belong."""
+        if not self._ending:
+            return
+        problem = ""
+        try:
+            self._place.fetch([ending.unit for ending in self._ending])
+        except PlaceError as error:
+            problem = str(error)
+        now = time.monotonic()
+        waiting = []
+        for ending in self._ending:
+            missing = ending.has_output and not os.path.lexists(ending.unit.output_file)
+            if not (problem or missing) or ending.outcome.cause is not Cause.DONE:
+                yield UnitEvent(ending.unit, UnitState.ENDED, ending.outcome)
+            elif now - ending.since > self._options.receipt_deadline:
+                info = problem or "It wrote an output, which does not show up as a regular file."
+                lost = replace(ending.outcome, cause=Cause.LOST, info=info)
+                yield UnitEvent(ending.unit, UnitState.ENDED, lost)
+            else:
+                waiting.append(ending)
+        self._ending = waiting
+
+
+_NOTHING = Note()
+_PAUSE_S = 0.05
+_SURE_S = 3.0
+"""For how long a job must have waited for what never comes."""

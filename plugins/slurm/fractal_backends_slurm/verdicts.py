@@ -1,0 +1,165 @@
+"""From what a compute node wrote down and what the scheduler says to the verdict on a unit."""
+
+from __future__ import annotations
+
+import pwd
+import re
+from dataclasses import replace
+
+from fractal_backends import Cause, Outcome
+
+from .receipts import End, Note
+from .scheduler import JobState
+
+WAITING = frozenset(
+    {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
+)
+RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
+"""All other states are ends."""
+
+ENDED_FROM_OUTSIDE = frozenset(["CANCELLED", "REVOKED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"])
+_NODE_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL"})
+_OF_STATE = {
+    "CANCELLED": Cause.CANCELLED,
+    "REVOKED": Cause.CANCELLED,
+    "PREEMPTED": Cause.CANCELLED,
+    "TIMEOUT": Cause.TIME_LIMIT,
+    "DEADLINE": Cause.TIME_LIMIT,
+    "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY,
+    "NODE_FAIL": Cause.NODE_FAILURE,
+    "BOOT_FAIL": Cause.NODE_FAILURE,
+}
+_MEMORY = re.compile(
+    r"exceeded memory limit|oom.kill|out of memory|memory limit at some point", re.IGNORECASE
+)
+_TIME = re.compile(r"due to time limit", re.IGNORECASE)
+_CANCELLED = re.compile(r"\bCANCELLED AT\b")
+_NEVER = re.compile(
+    r"DependencyNeverSatisfied|Partition(Time|Node)Limit|BadConstraints|InvalidAccount|InvalidQOS"
+    r"|(Account|Group|QOS)NotAllowed|Max(Wall|Cpu|Mem|Node|GRES|TRES)\w*Per(Job|Node)\w*|AssocMaxWall\w*",
+)
+"""Reasons to wait for which waiting does not help."""
+_TIMED_OUT = 124
+"""What `timeout` returns."""
+_KILL, _TERM = 9, 15
+_FAILED_LAUNCH = 53
+"""SLURM's "signal" for a job whose folder or output file cannot be used."""
+
+
+def can_never_start(state: JobState) -> bool:
+    """Whether a pending array task waits for something that does not come by waiting."""
+    return state.state == "PENDING" and _NEVER.search(state.reason) is not None
+
+
+def of_end(note: Note, end: End, limit_s: int | None) -> Outcome | None:
+    """The verdict on a command that ended; None where it takes the scheduler's word (`of_end_and_state`)."""
+    if end.oom_kills > 0:
+        return _measured(Outcome(Cause.OUT_OF_MEMORY, _out_of_memory(note, end)), end)
+    if end.is_good:
+        return _measured(Outcome.exited(0), end)
+    if limit_s is not None and end.wall_s >= limit_s and _was_ended(end):
+        return _measured(Outcome(Cause.TIME_LIMIT, f"It ran for more than {limit_s} s on {note.host}."), end)
+    if end.oom_kills == 0 and end.signal not in (_KILL, _TERM):
+        return _exited(note, end)
+    return None
+
+
+def of_end_and_state(note: Note, end: End, state: JobState | None) -> Outcome:
+    """The verdict on a command that failed, with what became of its array task."""
+    if state is not None and state.state in _OF_STATE:
+        return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
+    return _exited(note, end)
+
+
+def of_step(note: Note, words: str) -> Outcome:
+    """The verdict on a unit whose step ended before it could write down how."""
+    said = _said(words)
+    if _MEMORY.search(words):
+        return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its step on {note.host}.{said}")
+    if _TIME.search(words):
+        return Outcome(Cause.TIME_LIMIT, f"SLURM ended its step on {note.host}.{said}")
+    if _CANCELLED.search(words):
+        return Outcome(Cause.CANCELLED, f"Its step was cancelled on {note.host}.{said}")
+    if note.started_at is None:
+        return Outcome(Cause.LAUNCH_FAILED, f"srun could not start it.{said}")
+    if note.step is not None and note.step > 128:
+        return Outcome(Cause.KILLED, f"Its step was ended on {note.host}.{said}", signal=note.step - 128)
+    return Outcome(Cause.LOST, f"Its step ended on {note.host} without a word on how the unit did.{said}")
+
+
+def of_interrupted(note: Note, state: JobState | None, words: str, restarts: int) -> Outcome:
+    """The verdict on a unit that was started, and whose array task ended without a word on its end."""
+    if restarts or (state is not None and state.state in _NODE_LOST):
+        how = "SLURM started its job again; it may have done work" if restarts else "the node failed"
+        return Outcome(Cause.NODE_FAILURE, f"It ran on {note.host} when {how}; it was not started again.")
+    if _MEMORY.search(words):
+        return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its job on {note.host}.{_said(words)}")
+    if state is None:
+        return Outcome(
+            Cause.LOST, f"It was started on {note.host} by job {note.job}, which SLURM knows no more."
+        )
+    if state.state in _OF_STATE:
+        return Outcome(_OF_STATE[state.state], _story(state, note) + _said(words))
+    if state.signal:
+        return Outcome(Cause.KILLED, f"Its job was ended on {note.host}.{_said(words)}", signal=state.signal)
+    info = f"What ran it on {note.host} was ended; SLURM says {state.state} of the job.{_said(words)}"
+    return Outcome(Cause.LOST, info)
+
+
+def of_unstarted(state: JobState | None, words: str) -> Outcome:
+    """The verdict on a unit that its array task did not come to."""
+    if state is None:
+        return Outcome(Cause.LOST, "SLURM knows nothing of its job any more, which did not start it.")
+    cause = _OF_STATE.get(state.state, Cause.LAUNCH_FAILED)
+    info = f"It was not started: {_story(state, None)}{_said(words)}"
+    if state.signal == _FAILED_LAUNCH:
+        info += " The folder of the run, or a file in it, cannot be used on the node."
+    return Outcome(cause, info)
+
+
+def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
+    """The verdict on a unit that was not started because of itself."""
+    if note.refused == "command":
+        hint = "Hint: make sure that it is executable."
+        return Outcome(Cause.INVALID_COMMAND, f'Command "{command}" is not valid. {hint}')
+    if note.refused == "log":
+        return Outcome(Cause.LAUNCH_FAILED, f"Cannot write the log {log_file} on the compute node.")
+    return None
+
+
+def _was_ended(end: End) -> bool:
+    return end.signal in (_KILL, _TERM) or end.exit_code in (_TIMED_OUT, 128 + _KILL, 128 + _TERM)
+
+
+def _exited(note: Note, end: End) -> Outcome:
+    outcome = Outcome.exited(-end.signal if end.signal else end.exit_code)
+    return _measured(replace(outcome, info=f"It ran on {note.host}."), end)
+
+
+def _measured(outcome: Outcome, end: End) -> Outcome:
+    return replace(outcome, wall_s=end.wall_s, cpu_s=end.cpu_s, peak_mb=end.peak_mb)
+
+
+def _out_of_memory(note: Note, end: End) -> str:
+    went_on = "" if end.signal else f" The command itself ended with exit code {end.exit_code}."
+    return f"The kernel ended {end.oom_kills} of its processes on {note.host} for want of memory.{went_on}"
+
+
+def _story(state: JobState, note: Note | None) -> str:
+    where = f" on {note.host}" if note else ""
+    reason = f" ({state.reason})" if state.reason and state.reason != "None" else ""
+    by = f" by {_user(state.cancelled_by)}" if state.cancelled_by is not None else ""
+    code = f", exit code {state.exit_code}" if state.exit_code else ""
+    return f"SLURM says {state.state}{by}{reason} of its job{where}{code}."
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"{pwd.getpwuid(uid).pw_name} (user id {uid})"
+    except KeyError:
+        return f"the user with id {uid}"
+
+
+def _said(words: str) -> str:
+    text = words.strip()
+    return f" Its last words: {text[-1_000:]}" if text else ""
