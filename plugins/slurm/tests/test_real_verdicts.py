@@ -37,7 +37,7 @@ def test_a_unit_has_its_own_time(start_run: StartRun, options: dict[str, int]) -
 
 
 def test_what_a_unit_leaves_running_is_ended(start_run: StartRun, slurm_lab: SlurmLab) -> None:
-    run = start_run({"a": "setsid sleep 300 & (sleep 301 &) exit 0", "b": "exit 0"}, TOGETHER)
+    run = start_run({"a": "setsid sleep 300 & (sleep 301 &); exit 0", "b": "exit 0"}, TOGETHER)
     run.must_end(30)
     assert eventually(lambda: slurm_lab.leftovers() == []), slurm_lab.leftovers()
 
