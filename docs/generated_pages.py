@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -76,10 +77,23 @@ def broken_backends() -> str:
     return "\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
+def slurm_options() -> str:
+    """Every option of the slurm backend."""
+    from fractal_backends_slurm import SlurmOptions
+
+    rows = []
+    for name, field in SlurmOptions.model_fields.items():
+        value = field.get_default(call_default_factory=True)
+        default = "" if value is None or value in ((), {}) else f"`{json.dumps(value)}`"
+        rows.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(["| option | default | meaning |", "|---|---|---|", *rows])
+
+
 _PARTS: dict[str, Callable[[], str]] = {
     "<!-- specification -->": specification,
     "<!-- capabilities -->": list_of_capabilities,
     "<!-- broken backends -->": broken_backends,
+    "<!-- options of slurm -->": slurm_options,
     "<!-- suite version -->": lambda: str(SUITE_VERSION),
     "<!-- number of requirements -->": lambda: str(len(requirements())),
 }

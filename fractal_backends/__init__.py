@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         StandardBackend as StandardBackend,
         Support as Support,
         TaskInfo as TaskInfo,
+        TaskPart as TaskPart,
         TaskReport as TaskReport,
         Unit as Unit,
         UnitEvent as UnitEvent,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from .options import (
         MemoryMB as MemoryMB,
         Options as Options,
+        Source as Source,
         StrictPositiveInt as StrictPositiveInt,
     )
     from .registry import (
@@ -121,6 +123,7 @@ _NAMES = {
         "StandardBackend",
         "Support",
         "TaskInfo",
+        "TaskPart",
         "TaskReport",
         "Unit",
         "UnitEvent",
@@ -144,6 +147,7 @@ _NAMES = {
     ".options": [
         "MemoryMB",
         "Options",
+        "Source",
         "StrictPositiveInt",
     ],
     ".registry": [

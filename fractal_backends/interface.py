@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypedDict, runtime_checkable
 
 if TYPE_CHECKING:
-    from .options import Options
+    from .options import Options, Source
 
     RunLogger = logging.LoggerAdapter[logging.Logger]
 else:
@@ -161,6 +161,25 @@ class Unit:
         return self.stem.rpartition("/")[2]
 
 
+@dataclass(frozen=True)
+class TaskPart:
+    """One part of a task, the non-parallel or the parallel one, as it is known before the run."""
+
+    task: TaskInfo
+    parallel: bool
+    options: Options
+    example: Unit
+    """What its first unit will be. Its files do not exist."""
+    units: int | None = None
+    """How many units it will have; None where that depends on what runs before."""
+
+    @property
+    def name(self) -> str:
+        """What error messages call it, like the source of its options in the task's meta."""
+        part = "meta_parallel" if self.parallel else "meta_non_parallel"
+        return f"task {self.task.order} ({self.task.name!r}), {part}"
+
+
 class Cause(StrEnum):
     """Why a unit ended as it did. Only `done` is a success."""
 
@@ -297,3 +316,14 @@ class BackendAttributes:
         "worker_init": Support.IGNORED,
     }
     """What becomes of each of the arguments that not every backend can serve."""
+
+    @classmethod
+    def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
+        """The sources of one task part's options, later ones winning; by default the three, in this order.
+
+        Override it for a configuration file that is more than a list of options, or for options whose
+        values of several sources are put together in a way of their own. `file` is None where there is no
+        configuration file. What is wrong goes into the `problems` of a source: a run tells of all of them
+        at once.
+        """
+        return [*([file] if file else []), meta, given]

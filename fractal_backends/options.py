@@ -51,11 +51,17 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 @dataclass(frozen=True)
 class Source:
-    """Where option values come from. `name` stands in error messages; `shared` allows foreign keys."""
+    """Where option values come from."""
 
     name: str
+    """What error messages call it."""
     values: Mapping[str, Any]
     shared: bool = False
+    """Whether it may hold keys of other backends, as a task's meta may."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with it beyond the values of single options; told with all other problems."""
+    used: bool = True
+    """False for one that is only checked, such as a profile that this task does not use."""
 
 
 def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[OptionsT | None, list[str]]:
@@ -64,12 +70,18 @@ def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[Opt
     origins: dict[str, str] = {}
     problems: list[str] = []
     for source in sources:
+        problems += [f"{source.name}: {text}" for text in source.problems]
         known = {key: value for key, value in source.values.items() if key in model.model_fields}
         if not source.shared:
             problems += [
                 f"{source.name}: {_unknown(key, model)}" for key in source.values if key not in known
             ]
-        problems += [f"{source.name}: {text}" for text in _invalid(model, known)]
+        wrong = _invalid(model, known)
+        problems += [f"{source.name}: {_text(detail)}" for detail in wrong]
+        if not source.used:
+            continue
+        for detail in wrong:  # the others may still contradict each other
+            known.pop(detail["loc"][0] if detail["loc"] else "", None)
         merged.update(known)
         origins.update(dict.fromkeys(known, source.name))
     try:
@@ -90,11 +102,11 @@ def foreign_keys(model: type[Options], meta: Mapping[str, Any]) -> list[str]:
     return [key for key in meta if key not in model.model_fields]
 
 
-def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[str]:
+def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[Any]:
     try:
         model(**values)
     except ValidationError as error:
-        return [_text(detail) for detail in error.errors()]
+        return list(error.errors())
     return []
 
 

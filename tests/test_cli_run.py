@@ -536,3 +536,67 @@ def test_what_the_output_cannot_hold_is_replaced(tmp_path: Path) -> None:
     for more in (["--dry-run"], []):
         result = cli("run", "workflow.json", *more, cwd=tmp_path, PYTHONIOENCODING="latin-1")
         assert result.code == 0, result.err
+
+
+# What a backend has to say before a run
+
+_EXPLAINER = """
+    from fractal_backends import Backend, Options
+
+    class Dials(Options):
+        dial: int = 0
+        '''A dial.'''
+
+    class Explainer(Backend):
+        name = "explainer"
+        interface_version = 1
+        options_model = Dials
+
+        def open(self, run):
+            raise AssertionError("nothing may start")
+
+        def problems(self, run, parts):
+            return [f"{part.name}: dial={part.options.dial}" for part in parts if part.options.dial > 5]
+
+        def explain(self, run, parts):
+            for part in parts:
+                unit = part.example
+                yield f"{part.task.name}: {part.units} of {unit.label}\\n  {unit.task_command} \\x1b[31m"
+            yield f"in {run.workflow_dir_local}"
+"""
+
+
+@pytest.fixture
+def explainer(tmp_path: Path) -> Path:
+    install(tmp_path / "site", "explainer", {"explainer": "explainer:Explainer"}, explainer=_EXPLAINER)
+    compound = named("Both", step("compound", []))
+    workflow(tmp_path, named("Measure", parallel()), compound)
+    write_json(tmp_path / "dataset.json", dataset(["a", "b", "c"]))
+    return tmp_path
+
+
+def explained(folder: Path, *more: str) -> Result:
+    given = ("--dataset", "dataset.json", "--run-dir", "run", "--backend", "explainer", *more)
+    return cli("run", "workflow.json", *given, cwd=folder, PYTHONPATH=folder / "site")
+
+
+def test_a_dry_run_shows_what_the_backend_says_of_each_part(explainer: Path) -> None:
+    before = snapshot(explainer)
+    result = explained(explainer, "--dry-run")
+    assert (result.code, result.err) == (0, "")
+    assert snapshot(explainer) == before
+    assert "Measure: 3 of 0_par_0000000\n  ('" in result.out
+    assert "Both: 1 of 1\n" in result.out
+    assert "Both: None of 1_par_0000000\n" in result.out
+    assert result.out.rstrip().endswith(f"in {explainer}/run")
+    assert "\x1b" not in result.out
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_problems_that_the_backend_sees_in_the_whole_run_refuse_it(explainer: Path, dry: bool) -> None:
+    more = ("--option", "dial=7", *(("--dry-run",) if dry else ()))
+    result = explained(explainer, *more)
+    assert result.code == 2
+    assert "task 0 ('Measure'), meta_parallel: dial=7" in result.err
+    assert "task 1 ('Both'), meta_non_parallel: dial=7" in result.err
+    assert not (explainer / "run").exists()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fractal_backends import Backend, InvalidInputError, Options, RunInfo, UnitExecutor
+from fractal_backends import Backend, InvalidInputError, Options, RunInfo, Source, UnitExecutor
 from tests.cli_helpers import write_json
 
 VARIABLE = "FRACTAL_TEST_CONFIG_FILE"
@@ -65,12 +66,51 @@ def test_values_that_contradict_each_other_are_told_with_their_sources() -> None
 
 
 def test_a_contradiction_does_not_hide_behind_another_problem() -> None:
-    found = problems(RangeBackend(), {"low": 40}, {"step": "x"})
-    assert len(found) == 2
-    assert found[0] == "task 0 ('t0'), meta_parallel: low=40 is above high=10"
-    assert found[1].startswith("task 1 ('t1'), meta_parallel: step: ")
+    found = problems(RangeBackend(), {"low": 40, "step": "x"}, {"step": "x"})
+    assert len(found) == 3
+    assert found[0].startswith("task 0 ('t0'), meta_parallel: step: ")
+    assert found[1] == "task 0 ('t0'), meta_parallel: low=40 is above high=10"
+    assert found[2].startswith("task 1 ('t1'), meta_parallel: step: ")
 
 
 def test_what_one_source_lacks_another_may_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(write_json(tmp_path / "site.json", {"low": 20})))
     assert problems(RangeBackend({"high": 30}), {}) == []
+
+
+class ProfileBackend(RangeBackend):
+    """Its file has profiles, of which a task names one."""
+
+    @classmethod
+    def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
+        """See `BackendAttributes.option_sources`."""
+        profiles = dict(file.values) if file else {}
+        name = meta.values.get("profile", "usual")
+        unknown = () if name in profiles else (f"profile {name!r}: the file has {', '.join(profiles)}",)
+        meta = replace(meta, problems=unknown)
+        others = [Source(f"profile {key}", values, used=key == name) for key, values in profiles.items()]
+        return [*others, meta, given]
+
+
+def test_a_backend_takes_its_file_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles: Mapping[str, Any] = {"usual": {"low": 1}, "long": {"high": 50}, "wrong": {"low": 2, "steps": 2}}
+    monkeypatch.setenv(VARIABLE, str(write_json(tmp_path / "site.json", profiles)))
+    backend = ProfileBackend()
+    meta = {"profile": "none", "low": "x"}
+    found = problems(backend, {}, {"profile": "long", "low": 60}, meta)
+    beginnings = [
+        "profile wrong: steps: unknown option; the valid ones are low, high, step.",
+        "task 1 ('t1'), meta_parallel + profile long: low=60 is above high=50",
+        "task 2 ('t2'), meta_parallel: profile 'none': the file has usual, long",
+        "task 2 ('t2'), meta_parallel: low: ",
+    ]
+    assert [text.startswith(start) for text, start in zip(found, beginnings, strict=True)] == [True] * 4
+
+
+def test_a_source_that_is_not_used_gives_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(
+        VARIABLE, str(write_json(tmp_path / "site.json", {"usual": {"low": 1}, "b": {"low": 2}}))
+    )
+    task = {"task": {"name": "t", "type": "parallel", "command_parallel": "true"}}
+    prepared = ProfileBackend().prepare({"task_list": [task]}, {"zarr_dir": "/z"})
+    assert prepared.tasks[0].parallel_options == Range(low=1)

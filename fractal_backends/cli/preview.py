@@ -14,11 +14,13 @@ from rich.text import Text
 from ..engine.backend import Backend
 from ..engine.filters import select_images
 from ..engine.image_list import ImageList
+from ..engine.parts import task_parts
 from ..engine.planning import TaskPlace, image_arguments
 from ..engine.preparation import PreparedRun, PreparedTask
+from ..interface import RunInfo
 from ..models import Dataset
 from ..options import foreign_keys
-from .terminal import add_row, make_console, make_table, one_line
+from .terminal import add_row, harmless, make_console, make_table, one_line
 
 _Call = tuple[tuple[str, ...], dict[str, Any]]
 
@@ -26,8 +28,10 @@ _SHOWN_UNITS = 3
 _SHOWN_CHARACTERS = 2_000
 
 
-def show_preview(backend: Backend, prepared: PreparedRun) -> None:
-    """Show the tasks, their commands and options, and the first units; start nothing, write nothing.
+def show_preview(backend: Backend, prepared: PreparedRun, run: RunInfo) -> None:
+    """Show the tasks, their commands and options, the first units, and what the backend has to say of them.
+
+    Nothing is started, nothing is written.
 
     Raises TaskExecutionError or JobExecutionError for what would end the first task before its first unit.
     """
@@ -44,7 +48,10 @@ def show_preview(backend: Backend, prepared: PreparedRun) -> None:
         for command in filter(None, (kind.command_non_parallel, kind.command_parallel)):
             console.print(Text(f"{task.order}  {one_line(command)}"), soft_wrap=True)
     console.print()
-    _show_first_units(console, prepared)
+    units = _show_first_units(console, prepared)
+    for paragraph in backend.explain(run, task_parts(run, prepared, units)):
+        console.print()
+        console.print(Text(harmless(paragraph.rstrip())), soft_wrap=True)
 
 
 def _parts(task: PreparedTask) -> list[bool]:
@@ -72,7 +79,8 @@ def _ignored(backend: Backend, task: PreparedTask) -> str:
     return ", ".join(names)
 
 
-def _show_first_units(console: Console, prepared: PreparedRun) -> None:
+def _show_first_units(console: Console, prepared: PreparedRun) -> int:
+    """Returns how many units the first task starts with."""
     first = prepared.tasks[0]
     units, arguments = _first_units(first, prepared.dataset)
     name = one_line(first.workflow_task.task.name)
@@ -87,6 +95,7 @@ def _show_first_units(console: Console, prepared: PreparedRun) -> None:
         console.print(f"and {units - _SHOWN_UNITS} more")
     if len(prepared.tasks) > 1:
         console.print("The units of the later tasks depend on what the earlier ones make.")
+    return units
 
 
 def _first_units(task: PreparedTask, dataset: Dataset) -> tuple[int, list[_Call]]:

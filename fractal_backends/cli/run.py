@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +70,9 @@ def run_workflow(request: RunRequest) -> bool:
     if isinstance(backend, Backend):
         prepared = backend.prepare(workflow, dataset, request.first_task, request.last_task)
         if request.dry_run:
-            show_preview(backend, prepared)
+            run = RunInfo(uuid.uuid4().hex, run_dir, run_dir, _logger_name(run_dir))
+            backend.check(run, prepared)
+            show_preview(backend, prepared, run)
             return False
     elif request.dry_run:
         raise InvalidInputError(f"Backend {request.backend!r} offers no dry run")
@@ -172,9 +175,13 @@ def _process(
         workflow_dir_local=run_dir,
         first_task_index=request.first_task,
         last_task_index=request.last_task,
-        logger_name=f"fractal_backends.run.{run_dir.name}",
+        logger_name=_logger_name(run_dir),
     )
     return result
+
+
+def _logger_name(run_dir: Path) -> str:
+    return f"fractal_backends.run.{run_dir.name}"
 
 
 def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:

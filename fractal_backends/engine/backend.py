@@ -6,15 +6,16 @@ import asyncio
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import FractalBackendsError, JobExecutionError
+from ..errors import FractalBackendsError, InvalidInputError, JobExecutionError
 from ..hooks import Observers
-from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, UnitExecutor
+from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, TaskPart, UnitExecutor
 from ..options import Options, Source
 from .folder import RunFolder
+from .parts import task_parts
 from .preparation import PreparedRun, check_arguments, heeded, prepare
 from .run import Run
 from .run_log import run_log
@@ -41,6 +42,21 @@ class Backend(BackendAttributes, ABC):
     @abstractmethod
     def open(self, run: RunInfo) -> UnitExecutor:
         """An executor for one run. It is entered as a context manager before its first unit."""
+
+    def problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """Why the run cannot be as a whole, such as options that contradict an argument.
+
+        Asked for before anything starts, by dry runs too; a run with problems is refused with all of them.
+        How many units a part has is not told here.
+        """
+        return ()
+
+    def explain(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """What a dry run shows of this backend: how the parts would run, a paragraph each.
+
+        It may ask the engine, but starts nothing and writes nothing.
+        """
+        return ()
 
     async def process_workflow(
         self,
@@ -85,6 +101,7 @@ class Backend(BackendAttributes, ABC):
             info = heeded(type(self), run)
             check_arguments(type(self), info)
             prepared = self.prepare(workflow, dataset, first_task_index, last_task_index)
+            self.check(info, prepared)
             return self._run(info, prepared, control)
 
         return await _in_thread(work, control.cancel)
@@ -105,6 +122,11 @@ class Backend(BackendAttributes, ABC):
             first_task_index=first_task_index,
             last_task_index=last_task_index,
         )
+
+    def check(self, run: RunInfo, prepared: PreparedRun) -> None:
+        """Raises InvalidInputError where this backend sees problems in the run as a whole."""
+        if problems := list(dict.fromkeys(self.problems(run, task_parts(run, prepared)))):
+            raise InvalidInputError(f"Backend {self.name!r} cannot run this", problems)
 
     def _open(self, info: RunInfo) -> UnitExecutor:
         try:

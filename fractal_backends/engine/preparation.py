@@ -53,8 +53,7 @@ def prepare(
         problems = [f"{error.what}: {problem}" for error in errors for problem in error.problems or [""]]
         raise InvalidInputError("The workflow and the dataset are not valid", problems)
     indices = task_range(len(valid_workflow.task_list), first_task_index, last_task_index)
-    sources = [*config_file_source(backend), options]
-    tasks = _with_options(backend.options_model, valid_workflow, indices, sources)
+    tasks = _with_options(backend, valid_workflow, indices, config_file_source(backend), options)
     return PreparedRun(tasks, valid_dataset)
 
 
@@ -82,7 +81,7 @@ def task_range(count: int, first: int | None, last: int | None) -> range:
     return range(first, last + 1)
 
 
-def config_file_source(backend: type[BackendAttributes]) -> list[Source]:
+def config_file_source(backend: type[BackendAttributes]) -> Source | None:
     """The backend's configuration file, where its environment variable names one.
 
     Raises InvalidInputError where it cannot be read as a JSON object.
@@ -90,29 +89,30 @@ def config_file_source(backend: type[BackendAttributes]) -> list[Source]:
     variable = backend.config_file_variable
     path = os.environ.get(variable) if variable else None
     if not path:
-        return []
+        return None
     try:
         values = read_json(Path(path))
     except InvalidInputError as error:
         raise InvalidInputError(f"The configuration file that {variable} names: {error}") from None
     if not isinstance(values, dict):
         raise InvalidInputError(f"The configuration file {path} ({variable}) must hold a JSON object")
-    return [Source(f"the configuration file {path}", values)]
+    return Source(f"the configuration file {path}", values)
 
 
 def _with_options(
-    model: type[Options], workflow: Workflow, indices: range, sources: list[Source]
+    backend: type[BackendAttributes], workflow: Workflow, indices: range, file: Source | None, given: Source
 ) -> list[PreparedTask]:
     tasks: list[PreparedTask] = []
     problems: dict[str, None] = {}
-    *before, given = sources
+    model = backend.options_model
     for order in indices:
         workflow_task = workflow.task_list[order]
         parts = []
         for part in ("meta_non_parallel", "meta_parallel"):
             meta = workflow_task.part_meta(parallel=part == "meta_parallel")
             name = f"task {order} ({workflow_task.task.name!r}), {part}"
-            options, found = merge_options(model, [*before, Source(name, meta, shared=True), given])
+            sources = backend.option_sources(file, Source(name, meta, shared=True), given)
+            options, found = merge_options(model, sources)
             problems.update(dict.fromkeys(found))
             parts.append(options or model())
         tasks.append(PreparedTask(order, workflow_task, *parts))

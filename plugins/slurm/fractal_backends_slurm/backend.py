@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import pwd
 import re
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, cast
 
-from fractal_backends import Backend, InvalidInputError, RunInfo, Support, UnitExecutor
+from fractal_backends import Backend, InvalidInputError, RunInfo, Source, Support, TaskPart, UnitExecutor
 
+from .dry_run import explain
 from .executor import SlurmExecutor
-from .options import SlurmOptions
+from .options import SlurmOptions, account_problem
 from .places import OtherPlace, Place, SharedPlace
 from .scheduler import Scheduler
+from .site_file import option_sources
+from .submitting import Submitter
 
 _USER = re.compile(r"[A-Za-z_][\w.-]*\$?")
 _ACCOUNT = re.compile(r"\w[\w.@+:/-]*")
@@ -31,29 +34,49 @@ class SlurmBackend(Backend):
     capability_options: ClassVar[Mapping[str, str]] = {"memory_limit": "mem", "time_limit": "time"}
     arguments: ClassVar[Mapping[str, Support]] = dict.fromkeys(Backend.arguments, Support.HONOURED)
 
+    @classmethod
+    def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
+        """See `Backend.option_sources`."""
+        return option_sources(file, meta, given)
+
+    def problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """See `Backend.problems`."""
+        try:
+            user = other_user(run.slurm_user)
+        except InvalidInputError as error:
+            yield str(error)
+        else:
+            if user is not None and run.workflow_dir_remote == run.workflow_dir_local:
+                yield (
+                    f"slurm_user={user!r} needs a workflow_dir_remote, where that user may write: the run's"
+                    f" folder {run.workflow_dir_local} is private to the user who runs the workflow"
+                )
+        if run.slurm_account is not None and not _ACCOUNT.fullmatch(run.slurm_account):
+            yield f"slurm_account: {run.slurm_account!r} is not the name of an account"
+        for part in parts:
+            if problem := account_problem(cast(SlurmOptions, part.options), run.slurm_account):
+                yield f"{part.name}: {problem}"
+
+    def explain(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """See `Backend.explain`."""
+        return explain(Submitter(run, self.scheduler(run), _place(run)), parts)
+
     def open(self, run: RunInfo) -> UnitExecutor:
         """See `Backend.open`."""
-        user = other_user(run.slurm_user)
-        check_account(run.slurm_account)
         scheduler = self.scheduler(run)
         scheduler.check()
-        return SlurmExecutor(run, scheduler, _place(run, user), user)
+        return SlurmExecutor(run, scheduler, _place(run))
 
     def scheduler(self, run: RunInfo) -> Scheduler:
         """The scheduler that the units of a run go to."""
         return Scheduler()
 
 
-def _place(run: RunInfo, user: str | None) -> Place:
-    local, remote = run.workflow_dir_local, run.workflow_dir_remote
-    if local == remote and user is None:
-        return SharedPlace(local)
-    if local == remote:
-        raise InvalidInputError(
-            f"slurm_user={user!r} needs a workflow_dir_remote, where that user may write:"
-            f" the run's folder {local} is private to the user who runs the workflow"
-        )
-    return OtherPlace(local, remote, user)
+def _place(run: RunInfo) -> Place:
+    user = other_user(run.slurm_user)
+    if run.workflow_dir_local == run.workflow_dir_remote and user is None:
+        return SharedPlace(run.workflow_dir_local)
+    return OtherPlace(run.workflow_dir_local, run.workflow_dir_remote, user)
 
 
 def other_user(name: str | None) -> str | None:
@@ -67,9 +90,3 @@ def other_user(name: str | None) -> str | None:
     if known is None:
         raise InvalidInputError(f"slurm_user: this machine knows no user {name!r}")
     return None if known.pw_uid == os.getuid() else name
-
-
-def check_account(account: str | None) -> None:
-    """Raises InvalidInputError where that is no name of an account."""
-    if account is not None and not _ACCOUNT.fullmatch(account):
-        raise InvalidInputError(f"slurm_account: {account!r} is not the name of an account")

@@ -42,13 +42,12 @@ _WARN_S = 30.0
 class SlurmExecutor(UnitExecutor):
     """Submits, follows and cancels the jobs of one run."""
 
-    def __init__(self, run: RunInfo, scheduler: Scheduler, place: Place, user: str | None) -> None:
+    def __init__(self, run: RunInfo, scheduler: Scheduler, place: Place) -> None:
         self._logger = run.logger
         self._scheduler = scheduler
         self._queue = watch_of(scheduler)
         self._place = place
-        self._user = user
-        self._submitter = Submitter(run, scheduler, place, user)
+        self._submitter = Submitter(run, scheduler, place)
         self._lock = threading.Lock()
         """Held while jobs are submitted or looked at."""
         self._cancelled = threading.Event()
@@ -153,7 +152,7 @@ class SlurmExecutor(UnitExecutor):
     def _cancel_hopeless(self, tracker: Tracker) -> None:
         if tracker.hopeless:
             try:
-                self._scheduler.cancel(tracker.hopeless, user=self._user)
+                self._scheduler.cancel(tracker.hopeless, user=self._place.user)
             except SchedulerError as error:
                 self._logger.warning("Jobs that cannot start are not cancelled yet: %s", error)
             else:
@@ -221,7 +220,7 @@ class SlurmExecutor(UnitExecutor):
                 if not left:
                     return
                 targets = [target for submission in left for target in submission.targets]
-                self._scheduler.cancel(targets, user=self._user)
+                self._scheduler.cancel(targets, user=self._place.user)
                 if self._confirms_end_of(left):
                     return
             except SchedulerError as error:

@@ -21,7 +21,7 @@ from .values import (
     VariableName,
     WholeNumber,
     exported,
-    sbatch_option,
+    sbatch_options,
     seconds,
 )
 
@@ -104,7 +104,7 @@ class SlurmOptions(Options):
     @property
     def sbatch_lines(self) -> list[str]:
         """The extra lines that are for sbatch."""
-        return [line for line in self.extra_lines if sbatch_option(line)]
+        return [line for line in self.extra_lines if sbatch_options(line)]
 
     @property
     def exports(self) -> dict[str, str]:
@@ -197,19 +197,26 @@ def _too_large(options: SlurmOptions) -> Iterator[Contradiction]:
             )
 
 
+def is_gpu(gres: str) -> bool:
+    """Whether a value of `gres` asks for GPUs."""
+    return any(part.strip().removeprefix("gres:").split(":")[0] == "gpu" for part in gres.split(","))
+
+
+def sets_gpus(line: str) -> bool:
+    """Whether an extra line asks for GPUs."""
+    return any(
+        name in _GPU_LINES or (name == "gres" and is_gpu(value)) for name, value in sbatch_options(line)
+    )
+
+
 def _gpu_options(options: SlurmOptions) -> list[str]:
     """The options that ask for GPUs."""
     found = ["gpus"] if options.gpus else []
-    if options.gres and _is_gpu(options.gres):
+    if options.gres and is_gpu(options.gres):
         found.append("gres")
-    pairs = filter(None, map(sbatch_option, options.extra_lines))
-    if any(name in _GPU_LINES or (name == "gres" and _is_gpu(value)) for name, value in pairs):
+    if any(map(sets_gpus, options.extra_lines)):
         found.append("extra_lines")
     return found
-
-
-def _is_gpu(gres: str) -> bool:
-    return any(part.strip().removeprefix("gres:").split(":")[0] == "gpu" for part in gres.split(","))
 
 
 def _gpus_twice(options: SlurmOptions) -> Iterator[Contradiction]:
@@ -221,8 +228,7 @@ def _gpus_twice(options: SlurmOptions) -> Iterator[Contradiction]:
 def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:
     """Options that a line in extra_lines sets as well. GPUs are left to `_gpus_twice`."""
     lines: dict[str, str] = {}
-    for line in options.sbatch_lines:
-        name, value = sbatch_option(line) or ("", "")
+    for name, value in (pair for line in options.extra_lines for pair in sbatch_options(line)):
         if lines.get(name, value) != value:
             yield ("extra_lines",), f"two lines in extra_lines set --{name}: {lines[name]!r} and {value!r}"
         lines[name] = value

@@ -10,7 +10,7 @@ from fractal_backends import InvalidInputError
 
 from .options import SlurmOptions
 
-_TARGET_JOBS = 100
+_TARGET_JOBS = 250
 """Array tasks that the site is assumed to want where its batching_config says nothing."""
 _HANDFUL = 4
 """Submissions, at most, that one task part becomes where the site sets no limit on jobs."""

@@ -33,6 +33,9 @@ class PlaceError(Exception):
 class Place(ABC):
     """Where the files of a run's units are, as the compute nodes see them."""
 
+    user: str | None = None
+    """The user that units run as and their files belong to, if that is not the runner's own."""
+
     def __init__(self, local: Path, remote: Path) -> None:
         self._local = local
         self.remote = remote
@@ -123,7 +126,7 @@ class OtherPlace(Place):
 
     def __init__(self, local: Path, remote: Path, user: str | None) -> None:
         super().__init__(local, remote)
-        self._user = user
+        self.user = user
         self._read: dict[str, int] = {}
 
     def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
@@ -207,10 +210,10 @@ class OtherPlace(Place):
             raise PlaceError(f"Cannot read {folder}{self._as_whom()}: {text}")
 
     def _tar(self, *arguments: str) -> list[str]:
-        return [*as_user(self._user), "tar", *arguments]
+        return [*as_user(self.user), "tar", *arguments]
 
     def _as_whom(self) -> str:
-        return f" as the user {self._user}" if self._user else ""
+        return f" as the user {self.user}" if self.user else ""
 
 
 def _opener(path: str, flags: int) -> int:

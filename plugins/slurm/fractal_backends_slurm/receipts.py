@@ -52,8 +52,8 @@ class _Job:
     """What is known of one start of an array task."""
 
     host: str = "?"
-    epoch: float = 0.0
-    """When the node was started."""
+    booted: float = 0.0
+    """When the node was started, in seconds since the epoch."""
     restarts: int = 0
     is_over: bool = False
 
@@ -82,13 +82,13 @@ class Receipts:
     def _take_line(self, number: str, job: _Job, words: list[str]) -> str | None:
         try:
             match words:
-                case ["job", epoch, uptime, host, restarts]:
+                case ["job", booted, host, restarts]:
                     job.host, job.restarts = host, int(restarts)
-                    job.epoch = float(epoch) - float(uptime)
-                case ["over", _]:
+                    job.booted = float(booted)
+                case ["over"]:
                     job.is_over = True
                 case ["started", label, uptime]:
-                    started_at = job.epoch + float(uptime)
+                    started_at = job.booted + float(uptime)
                     self.notes[label] = Note(started_at, number, job.host, uptime=float(uptime))
                     return label
                 case ["ended", label, *rest]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .packing import SiteLimits
+from .values import seconds
 
 _TIMEOUT_S = 120.0
 """SLURM's own time-outs are shorter."""
@@ -175,19 +176,21 @@ class Scheduler:
         self._run([*as_user(user), self._path("scancel"), "--quiet", *jobs])
 
     def limits(self, partition: str | None = None) -> SiteLimits:
-        """What the site allows, as far as it tells. Raises SchedulerError."""
+        """What the site allows in a partition, or in its default one. Raises SchedulerError."""
         config = self._run([self._path("scontrol"), "show", "config"])
         values = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
-        command = [self._path("sinfo"), "--noheader", "--format=%c|%m"]
-        nodes = _rows(self._run([*command, *([f"--partition={partition}"] if partition else [])]), 2)
-        sizes = [(_number(cpus), _number(memory)) for cpus, memory in nodes]
+        command = [self._path("sinfo"), "--noheader", "--format=%P|%c|%m|%l"]
+        rows = _rows(self._run([*command, *([f"--partition={partition}"] if partition else [])]), 4)
+        if partition is None:
+            rows = [row for row in rows if row[0].endswith("*")] or rows
+        most = SiteLimits.max_array_size
         return SiteLimits(
             max_array_size=min(
-                _number(values.get("MaxArraySize", "")) or SiteLimits.max_array_size,
-                _number(values.get("MaxJobCount", "")) or SiteLimits.max_array_size,
+                _number(values.get(key, "")) or most for key in ("MaxArraySize", "MaxJobCount")
             ),
-            cpus_per_node=max((cpus for cpus, _ in sizes if cpus), default=None),
-            mem_mb_per_node=max((memory for _, memory in sizes if memory), default=None),
+            cpus_per_node=_largest(_number(cpus) for _, cpus, _, _ in rows),
+            mem_mb_per_node=_largest(_number(memory) for _, _, memory, _ in rows),
+            time_s=_largest(_seconds(time) for _, _, _, time in rows),
         )
 
     def _squeue(self, by: str, value: str) -> list[str]:
@@ -280,3 +283,16 @@ def _exit(text: str) -> tuple[int | None, int | None]:
 def _number(text: str) -> int | None:
     match = re.match(r"\d+", text)
     return int(match[0]) if match else None
+
+
+def _seconds(time: str) -> int | None:
+    try:
+        return seconds(time)
+    except ValueError:  # infinite
+        return None
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    """None where one of them is not known, or has no bound."""
+    known = list(values)
+    return max(value for value in known if value is not None) if known and None not in known else None

@@ -1,8 +1,8 @@
 """The job script: plain sh that a compute node runs with nothing of ours installed.
 
-It is made of three files in `job/`: `job.sh` is what an array task does, `units.awk` runs its units one
-after the other, `unit.sh` is what becomes of each. Every value in it is quoted, except `worker_init`, which is
-shell by definition.
+Three files in `job/` make it up: `job.sh` is what an array task does, `units.awk` runs its units one after
+the other, `unit.sh` is what becomes of each. Every value in it is quoted; only `worker_init` is shell, by
+definition.
 """
 
 from __future__ import annotations

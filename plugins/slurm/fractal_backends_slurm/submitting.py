@@ -5,28 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from fractal_backends import RunInfo, Unit
 
 from .options import SlurmOptions, charged_account
-from .packing import SiteLimits, pack
+from .packing import Packing, SiteLimits, pack
 from .places import Place
 from .scheduler import Scheduler, SchedulerError
 from .script import JobScript
 from .submission import SCRIPT_FILE, UNITS_FILE, Submission, lay_out, units_file
 
+_OF_SUDO = ("SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
 class Submitter:
     """Plans and makes the submissions of one run."""
 
-    def __init__(self, run: RunInfo, scheduler: Scheduler, place: Place, user: str | None) -> None:
+    def __init__(self, run: RunInfo, scheduler: Scheduler, place: Place) -> None:
         self._run = run
         self._logger = run.logger
         self._scheduler = scheduler
         self._place = place
-        self._user = user
         self._limits: dict[str | None, SiteLimits] = {}
 
     def plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> list[Submission]:
@@ -39,7 +40,6 @@ class Submitter:
     def _plan_alike(self, units: Sequence[Unit], options: SlurmOptions, attempt: int) -> Iterator[Submission]:
         limits = self.limits(options.partition)
         packing = pack(len(units), options, limits)
-        account = charged_account(options, self._run.slurm_account)
         most = packing.units * limits.max_array_size
         for start in range(0, len(units), most):
             some = units[start : start + most]
@@ -48,39 +48,48 @@ class Submitter:
                 f"fractal-backends run={self._run.id} task={some[0].order}"
                 f" units={some[0].label}..{some[-1].label}"
             )
-            submission.script = JobScript(
-                title=title,
-                home=str(self._place.remote),
-                folder=str(submission.folder),
-                place=str(self._place.folder_of(some[0])),
-                command=some[0].task_command,
-                units_each=packing.units,
-                at_once=packing.at_once,
-                cpus=options.cpus_per_task,
-                memory_mb=options.mem,
-                limit_s=options.time_s,
-                env=self._environment(some[0], options),
-                unset=("SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID") if self._user else (),
-                worker_init=self._run.worker_init,
-                shebang=options.shebang,
-                extra_lines=options.sbatch_lines,
-            ).render()
-            submission.arguments = [
-                f"--job-name={submission.name}",
-                f"--comment={title}",
-                f"--array=0-{len(submission.parts) - 1}",
-                f"--chdir={submission.folder}",
-                "--output=%A_%a.out",
-                "--error=%A_%a.out",
-                "--open-mode=append",
-                "--no-requeue",
-                "--kill-on-invalid-dep=yes",
-                "--nodes=1",
-                "--ntasks=1",
-                *options.sbatch_arguments(packing, account),
-            ]
+            submission.script = self._script(submission, some[0], packing, options, title)
+            submission.arguments = self._arguments(submission, packing, options, title)
             submission.before = options.pre_submission_commands
             yield submission
+
+    def _script(
+        self, submission: Submission, example: Unit, packing: Packing, options: SlurmOptions, title: str
+    ) -> bytes:
+        return JobScript(
+            title=title,
+            home=str(self._place.remote),
+            folder=str(submission.folder),
+            place=str(self._place.folder_of(example)),
+            command=example.task_command,
+            units_each=packing.units,
+            at_once=packing.at_once,
+            cpus=options.cpus_per_task,
+            memory_mb=options.mem,
+            limit_s=options.time_s,
+            env=self._environment(example, options),
+            unset=_OF_SUDO if self._place.user else (),
+            worker_init=self._run.worker_init,
+            shebang=options.shebang,
+            extra_lines=options.sbatch_lines,
+        ).render()
+
+    def _arguments(
+        self, submission: Submission, packing: Packing, options: SlurmOptions, title: str
+    ) -> list[str]:
+        return [
+            f"--job-name={submission.name}",
+            f"--comment={title}",
+            f"--array=0-{len(submission.parts) - 1}",
+            f"--chdir={submission.folder}",
+            f"--output={_words_file(submission.folder)}",
+            "--open-mode=append",
+            "--no-requeue",
+            "--kill-on-invalid-dep=yes",
+            "--nodes=1",
+            "--ntasks=1",
+            *options.sbatch_arguments(packing, charged_account(options, self._run.slurm_account)),
+        ]
 
     def limits(self, partition: str | None) -> SiteLimits:
         """What the site allows; where it does not say, what SLURM allows by itself."""
@@ -106,7 +115,7 @@ class Submitter:
                 self.find_lost([submission])
             if submission.job is None:
                 submission.job = self._scheduler.submit(
-                    submission.script, submission.arguments, user=self._user, before=submission.before
+                    submission.script, submission.arguments, user=self._place.user, before=submission.before
                 )
         except SchedulerError as error:
             pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (submission.tries - 1))
@@ -118,6 +127,10 @@ class Submitter:
             *(len(submission.units), submission.job, len(submission.parts)),
         )
 
+    def try_out(self, submission: Submission) -> str:
+        """What the scheduler says to it without taking it. Raises SchedulerError."""
+        return self._scheduler.try_out(submission.script, submission.arguments, user=self._place.user)
+
     def find_lost(self, submissions: Iterable[Submission]) -> None:
         """Find the jobs of submissions whose answer did not come. Raises SchedulerError."""
         for submission in submissions:
@@ -128,3 +141,10 @@ class Submitter:
         cache = self._run.user_cache_dir
         below = options.user_local_exports if cache else {}
         return {**options.exports, **{name: f"{cache}/{path}" for name, path in below.items()}, **unit.env}
+
+
+def _words_file(folder: Path) -> str:
+    """Where SLURM's own words on an array task go, next to its receipts."""
+    # A backslash, which has to be doubled, keeps SLURM from seeing patterns: one file must do for all.
+    escaped = str(folder).replace("\\", "\\\\")
+    return "%A_%a.out" if escaped == str(folder) else f"{escaped}/job.out"

@@ -12,8 +12,8 @@ from pydantic import AfterValidator, BeforeValidator
 from fractal_backends import StrictPositiveInt
 
 _TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<first>\d+)(?::(?P<second>\d+))?(?::(?P<third>\d+))?", re.ASCII)
-_LONG_OPTION = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(?:[=\s].*)?", re.ASCII)
-_SHORT_OPTION = re.compile(r"-(?P<letter>[A-Za-z])(?:[=\s]?.*)", re.ASCII)
+_LONG_OPTION = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(?:=(?P<value>.*))?", re.ASCII)
+_SHORT_OPTION = re.compile(r"-(?P<letter>[A-Za-z])=?(?P<value>.*)", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _EXPORT = re.compile(r"export\s+(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.ASCII)
 _SHORT = {
@@ -100,23 +100,32 @@ def _shebang(text: str) -> str:
     return text
 
 
-def sbatch_option(line: str) -> tuple[str, str] | None:
-    """The long name and the value of the option that a `#SBATCH` line sets; None where it is no such line."""
+def sbatch_options(line: str) -> list[tuple[str, str]]:
+    """The long names and the values of what a `#SBATCH` line sets; empty where it is no such line."""
     if not re.match(r"#SBATCH\s", line):
-        return None
-    text = line.removeprefix("#SBATCH").strip()
-    long, short = _LONG_OPTION.fullmatch(text), _SHORT_OPTION.fullmatch(text)
-    if long:
-        return long["name"], text[2 + len(long["name"]) :].lstrip("= ").strip()
-    if short and short["letter"] in _SHORT:
-        return _SHORT[short["letter"]], text[2:].lstrip("= ").strip()
-    return None
+        return []
+    try:
+        words = shlex.split(line.removeprefix("#SBATCH"), comments=True)
+    except ValueError:
+        return []
+    found: list[tuple[str, str]] = []
+    for word in words:
+        long, short = _LONG_OPTION.fullmatch(word), _SHORT_OPTION.fullmatch(word)
+        if long:
+            found.append((long["name"], long["value"] or ""))
+        elif short and short["letter"] in _SHORT:
+            found.append((_SHORT[short["letter"]], short["value"]))
+        elif found and not found[-1][1] and not word.startswith("-"):
+            found[-1] = (found[-1][0], word)
+        else:
+            return []
+    return found
 
 
 def exported(line: str) -> tuple[str, str] | None:
     """The name and the value of `export NAME=VALUE`; None for any other line, and where a shell is needed."""
     match = _EXPORT.fullmatch(line)
-    if match is None or re.search(r"[$`;&|<>()]", match["value"]):
+    if match is None or re.search(r"[$`;&|<>()~]", match["value"]):
         return None
     try:
         words = shlex.split(match["value"])
@@ -125,17 +134,27 @@ def exported(line: str) -> tuple[str, str] | None:
     return (match["name"], "".join(words)) if len(words) < 2 else None
 
 
+def is_extra_line(line: str) -> bool:
+    """Whether `extra_lines` may hold it."""
+    try:
+        _extra_line(_one_line(line))
+    except ValueError:
+        return False
+    return True
+
+
 def _extra_line(line: str) -> str:
-    option = sbatch_option(line)
-    if option is None and exported(line) is None:
+    options = sbatch_options(line)
+    if not options and exported(line) is None:
         raise ValueError(
             "must be a line '#SBATCH --name=value' or 'export NAME=value' (without shell expressions);"
             " other lines of shell belong into worker_init"
         )
-    if option and option[0] == "cpus-per-task":
-        raise ValueError("cores are counted by the backend: use the option cpus_per_task")
-    if option and option[0] in _OWN and option not in _SAME_AS_OWN:
-        raise ValueError(f"--{option[0]} is set by the backend itself")
+    for name, value in options:
+        if name == "cpus-per-task":
+            raise ValueError("cores are counted by the backend: use the option cpus_per_task")
+        if name in _OWN and (name, value) not in _SAME_AS_OWN:
+            raise ValueError(f"--{name} is set by the backend itself")
     return line
 
 

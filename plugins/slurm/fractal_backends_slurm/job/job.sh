@@ -5,8 +5,10 @@ fb_first=$((SLURM_ARRAY_TASK_ID * fb_units_each + 1))
 fb_last=$((fb_first + fb_units_each - 1))
 fb_unit="fb_umask=$fb_umask
 $fb_unit"
-read -r fb_now fb_rest </proc/uptime
-echo "job $(date +%s) $fb_now ${SLURMD_NODENAME:-?} ${SLURM_RESTART_COUNT:-0}" >>"$fb_receipt" || exit 1
+while read -r fb_key fb_booted fb_rest; do
+    if [ "$fb_key" = btime ]; then break; fi
+done </proc/stat
+echo "job $fb_booted ${SLURMD_NODENAME:-?} ${SLURM_RESTART_COUNT:-0}" >>"$fb_receipt" || exit 1
 
 fb_lane() { # steps run side by side in several lanes; the lane that makes a unit's folder runs it
     fb_line=0
@@ -41,16 +43,25 @@ else
 fi
 fb_exit=$?
 
-# End what the units left behind: the job's control group where there is one, else what has the job's number in its environment.
-fb_group=$(sed -n 's|^[0-9]*:freezer:\(.*/job_.*\)|/sys/fs/cgroup/freezer\1|p; s|^0::\(.*/job_.*\)|/sys/fs/cgroup\1|p' /proc/self/cgroup)
-if [ -n "$fb_group" ] && [ -r "$fb_group/cgroup.procs" ]; then
-    fb_left=$(cat "$fb_group/cgroup.procs")
+# End what the units left behind: all in the job's control group, or where there is none, what has the job's number in
+# its environment.
+fb_group=
+while IFS=: read -r fb_number fb_kind fb_path; do
+    case $fb_kind:$fb_path in
+    freezer:*/job_*) fb_group=/sys/fs/cgroup/freezer$fb_path ;;
+    :*/job_*) fb_group=/sys/fs/cgroup$fb_path ;;
+    esac
+done </proc/self/cgroup
+if [ -r "$fb_group/cgroup.procs" ]; then
+    while read -r fb_pid; do
+        if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid"; fi
+    done <"$fb_group/cgroup.procs" 2>/dev/null
 else
-    fb_left=$(grep -lsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ | tr -cd '0-9\n')
+    for fb_environment in $(grep -lsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ); do
+        fb_pid=${fb_environment%/environ}
+        fb_pid=${fb_pid#/proc/}
+        if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
+    done
 fi
-for fb_pid in $fb_left; do
-    if [ "$fb_pid" != "$$" ] && [ "$fb_pid" != "$PPID" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
-done
-read -r fb_now fb_rest </proc/uptime
-echo "over $fb_now" >>"$fb_receipt"
+echo over >>"$fb_receipt"
 exit $fb_exit

@@ -1,0 +1,61 @@
+"""How a run would go, without starting anything."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from fractal_backends import InvalidInputError, TaskPart, Unit
+
+from .options import SlurmOptions
+from .scheduler import SchedulerError
+from .submission import Submission
+from .submitting import Submitter
+
+_FILES_OF_A_UNIT = 3
+_FILES_OF_A_SUBMISSION = 2
+_FILES_OF_AN_ARRAY_TASK = 3
+
+
+def explain(submitter: Submitter, parts: Sequence[TaskPart]) -> Iterable[str]:
+    """Of each part its job arrays, and what `sbatch --test-only` says of the first; then the scripts."""
+    scripts = []
+    for part in parts:
+        if not part.example.task_command:
+            continue
+        try:
+            planned = submitter.plan(_units(part), cast(SlurmOptions, part.options))
+        except InvalidInputError as error:
+            yield f"{part.name}\n  {error}"
+            continue
+        yield "\n".join([part.name, *(f"  {line}" for line in _layout(part, planned, submitter))])
+        scripts.append(f"The script of {part.name}:\n\n{planned[0].script.decode(errors='replace')}")
+    yield from scripts
+
+
+def _units(part: TaskPart) -> list[Unit]:
+    """Units like those that the part will have; one where their number is not known."""
+    if part.example.component is None:
+        return [part.example]
+    stem = part.example.stem.rpartition("_par_")[0]
+    return [
+        replace(part.example, component=number, stem=f"{stem}_par_{number:07d}")
+        for number in range(part.units or 1)
+    ]
+
+
+def _layout(part: TaskPart, planned: Sequence[Submission], submitter: Submitter) -> Iterable[str]:
+    units = sum(len(submission.units) for submission in planned)
+    tasks = sum(len(submission.parts) for submission in planned)
+    most = max(len(some) for submission in planned for some in submission.parts.values())
+    known = f"{units} units" if part.units else "as many units as the task before makes; for one unit"
+    files = units * _FILES_OF_A_UNIT + tasks * _FILES_OF_AN_ARRAY_TASK + len(planned) * _FILES_OF_A_SUBMISSION
+    yield known
+    yield f"job arrays {len(planned)}, array tasks {tasks}, units in each up to {most}, files up to {files}"
+    yield f"sbatch {shlex.join(planned[0].arguments)}"
+    try:
+        yield submitter.try_out(planned[0])
+    except SchedulerError as error:
+        yield f"refused: {error}"

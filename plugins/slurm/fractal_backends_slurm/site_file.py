@@ -1,0 +1,210 @@
+"""The site file, as Fractal's admins write it, and how it goes together with metas and given options."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fractal_backends import Source
+
+from .options import OPTION_OF_LINE, SlurmOptions, is_gpu, sets_gpus
+from .values import exported, is_extra_line, sbatch_options
+
+_DEFAULT = "default_slurm_config"
+_GPU = "gpu_slurm_config"
+_BATCHING = "batching_config"
+_EXPORTS = "user_local_exports"
+_SECTIONS = (_DEFAULT, _BATCHING, _EXPORTS, _GPU)
+_BATCHING_KEYS = (
+    *("target_cpus_per_job", "max_cpus_per_job", "target_mem_per_job", "max_mem_per_job"),
+    *("target_num_jobs", "max_num_jobs"),
+)
+_OTHER_NAMES = {"shebang_line": "shebang"}
+_ON_THE_RUNNER = "pre_submission_commands"
+
+
+def option_sources(file: Source | None, meta: Source, given: Source) -> list[Source]:
+    """The sources of a task part's options, each but the last without what a later one sets in another way.
+
+    The site file's default section, its batching and its exports; its GPU section where the task asks for a
+    GPU; the task's meta; what was given. Lines in `extra_lines` add up, except that the GPU section's stand
+    in the place of the default's.
+    """
+    meta, given = _from_meta(meta), replace(given, values=_renamed(given.values))
+    sections = _sections(file) if file else {}
+    gpu = sections.pop(_GPU, None)
+    if _asks_for_gpu(meta, given):
+        if gpu is None:
+            meta = _without_gpu_section(meta, given)
+        else:
+            default = sections.get(_DEFAULT)
+            if default and "extra_lines" in gpu.values:
+                sections[_DEFAULT] = _without(default, ["extra_lines"])
+            sections[_GPU] = gpu
+    elif gpu is not None:
+        sections[_GPU] = replace(gpu, used=False)
+    used = _together([*(source for source in sections.values() if source.used), meta, given])
+    return [*(source for source in sections.values() if not source.used), *used]
+
+
+def _from_meta(meta: Source) -> Source:
+    values = _set_values(_renamed(meta.values))
+    if _ON_THE_RUNNER not in values:
+        return replace(meta, values=values)
+    problem = (
+        f"{_ON_THE_RUNNER}: runs where the runner is, so only the site file and given options may set it"
+    )
+    return replace(
+        _without(replace(meta, values=values), [_ON_THE_RUNNER]), problems=(*meta.problems, problem)
+    )
+
+
+def _set_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the keys that are null: Fractal takes these as not set."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {_OTHER_NAMES.get(key, key): value for key, value in values.items()}
+
+
+def _without(source: Source, keys: Iterable[str]) -> Source:
+    gone = set(keys)
+    return replace(source, values={key: value for key, value in source.values.items() if key not in gone})
+
+
+# The file
+
+
+def _sections(file: Source) -> dict[str, Source]:
+    """What the file is made of; one that has nothing but options is its own default section."""
+    values = _renamed(file.values)
+    if all(key in SlurmOptions.model_fields for key in values):
+        return {_DEFAULT: replace(file, values=_of_site(values))}
+    sections = {"": replace(file, values={}, problems=(*file.problems, *_wrong_sections(values)))}
+    for key in _SECTIONS:
+        if isinstance(values.get(key), dict):
+            sections[key] = _section(f"{file.name}, {key}", key, values[key])
+    return sections
+
+
+def _wrong_sections(values: Mapping[str, Any]) -> list[str]:
+    unknown = [_unknown(key, _SECTIONS) for key in values if key not in _SECTIONS]
+    return unknown + [
+        f"{key}: must be an object, not {values[key]!r}"
+        for key in _SECTIONS
+        if not isinstance(values.get(key, {}), dict | None)
+    ]
+
+
+def _section(name: str, key: str, values: dict[str, Any]) -> Source:
+    if key == _EXPORTS:
+        return Source(name, {_EXPORTS: values})
+    if key != _BATCHING:
+        return Source(name, _of_site(_renamed(values)))
+    known = {option: value for option, value in _set_values(values).items() if option in _BATCHING_KEYS}
+    unknown = tuple(_unknown(option, _BATCHING_KEYS) for option in values if option not in _BATCHING_KEYS)
+    return Source(name, known, problems=unknown)
+
+
+def _of_site(values: dict[str, Any]) -> dict[str, Any]:
+    """An account in the site file is a default: it gives way to the run's."""
+    return {
+        "default_account" if key == "account" else key: value for key, value in _set_values(values).items()
+    }
+
+
+def _unknown(key: str, names: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(key, names, 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    if names == _SECTIONS and key in SlurmOptions.model_fields:
+        hint = f" It is an option: it belongs into {_DEFAULT}."
+    return f"{key}: unknown key; the valid ones are {', '.join(names)}.{hint}"
+
+
+# GPUs
+
+
+def _asks_for_gpu(meta: Source, given: Source) -> bool:
+    needs = {**meta.values, **_set_values(given.values)}.get("needs_gpu")
+    if needs is not None:
+        return needs is True or str(needs).strip().lower() in ("true", "1", "yes", "on")
+    return any(_gpu_keys(source.values) for source in (meta, given))
+
+
+def _gpu_keys(values: Mapping[str, Any]) -> set[str]:
+    """The options among them that ask for GPUs."""
+    found = {"gpus"} if values.get("gpus") is not None else set()
+    if isinstance(values.get("gres"), str) and is_gpu(values["gres"]):
+        found.add("gres")
+    if any(sets_gpus(line) for line in _lines(values)):
+        found.add("extra_lines")
+    return found
+
+
+def _without_gpu_section(meta: Source, given: Source) -> Source:
+    if any(_gpu_keys(source.values) for source in (meta, given)):
+        return meta
+    problem = (
+        f"needs_gpu: there is no {_GPU} in the site file, and none of gpus, gres and extra_lines asks for"
+        " one; to run without, give the option needs_gpu=false"
+    )
+    return replace(meta, problems=(*meta.problems, problem))
+
+
+# Putting together
+
+
+def _together(sources: list[Source]) -> list[Source]:
+    """Without what later sources set in another way; the last that has extra lines gets those of all."""
+    result = [
+        _without(source, [key for key in source.values if _is_replaced(key, source, sources[place + 1 :])])
+        for place, source in enumerate(sources)
+    ]
+    lines: list[str] = []
+    for source in sources:
+        new = _effects(source.values)
+        lines = [line for line in lines if not _effects_of_line(line) & new]
+        lines += [line for line in _lines(source.values) if is_extra_line(line)]
+    carriers = [place for place, source in enumerate(sources) if _lines(source.values)]
+    if carriers:
+        last = result[carriers[-1]]
+        wrong = [line for line in _lines(last.values) if not is_extra_line(line)]
+        result[carriers[-1]] = replace(last, values={**last.values, "extra_lines": lines + wrong})
+    return result
+
+
+def _is_replaced(key: str, source: Source, later: list[Source]) -> bool:
+    """Whether later sources set the same by other means. By the same means they win anyhow."""
+    if key == "extra_lines":
+        return False
+    effect = _effect(key, source.values[key])
+    return any(effect & _effects(_without(other, [key]).values) for other in later)
+
+
+def _effects(values: Mapping[str, Any]) -> set[str]:
+    return set().union(*(_effect(key, value) for key, value in values.items()))
+
+
+def _effect(key: str, value: Any) -> set[str]:
+    """What an option decides, in words that options and lines share."""
+    if key == "extra_lines":
+        return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
+    if value is None or key not in OPTION_OF_LINE.values():
+        return set()
+    return {key, *(["GPUs"] if _gpu_keys({key: value}) else [])}
+
+
+def _effects_of_line(line: str) -> set[str]:
+    if variable := exported(line):
+        return {f"export {variable[0]}"}
+    names = {OPTION_OF_LINE.get(name, f"--{name}") for name, _ in sbatch_options(line)}
+    return {*names, *(["GPUs"] if sets_gpus(line) else [])}
+
+
+def _lines(values: Mapping[str, Any]) -> list[str]:
+    lines = values.get("extra_lines")
+    right = isinstance(lines, list | tuple) and all(isinstance(line, str) for line in lines)
+    return [line.strip() for line in lines] if right and lines else []

@@ -1,0 +1,238 @@
+"""The site file of Fractal's admins, tasks' meta and given options, as a run prepares them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fractal_backends_slurm.options import SlurmOptions
+from fractal_backends_slurm.site_file import option_sources
+
+from fractal_backends import Backend, InvalidInputError, RunInfo, Source, UnitExecutor
+
+Json = dict[str, Any]
+
+SITE: Json = {
+    "default_slurm_config": {
+        **{"partition": "main", "cpus_per_task": 1, "mem": "1G", "account": "site"},
+        "extra_lines": ["#SBATCH --reservation=all", "export VAR1=VALUE1"],
+    },
+    "gpu_slurm_config": {
+        **{"partition": "gpu", "mem": "20G", "constraint": "a100"},
+        "extra_lines": ["#SBATCH --gres=gpu:v100:1"],
+    },
+    "batching_config": {
+        **{"target_cpus_per_job": 1, "max_cpus_per_job": 8, "target_mem_per_job": "200M"},
+        **{"max_mem_per_job": 64_000, "target_num_jobs": 2, "max_num_jobs": 4},
+    },
+    "user_local_exports": {
+        "CELLPOSE_LOCAL_MODELS_PATH": "CELLPOSE_LOCAL_MODELS_PATH",
+        "NAPARI": "napari.json",
+    },
+}
+
+
+class Slurm(Backend):
+    """The backend, as far as options go."""
+
+    name = "slurm"
+    interface_version = 1
+    options_model = SlurmOptions
+    config_file_variable = "FRACTAL_SLURM_CONFIG_FILE"
+
+    def open(self, run: RunInfo) -> UnitExecutor:
+        raise AssertionError("nothing may start")
+
+    @classmethod
+    def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
+        """See `BackendAttributes.option_sources`."""
+        return option_sources(file, meta, given)
+
+
+Prepare = Callable[..., SlurmOptions]
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    def write(content: Any) -> None:
+        path = tmp_path / "site.json"
+        path.write_text(json.dumps(content))
+        monkeypatch.setenv("FRACTAL_SLURM_CONFIG_FILE", str(path))
+        monkeypatch.chdir(tmp_path)
+
+    monkeypatch.delenv("FRACTAL_SLURM_CONFIG_FILE", raising=False)
+    return write
+
+
+def prepare(meta: Json | None = None, given: Json | None = None) -> SlurmOptions:
+    task = {"name": "t", "type": "parallel", "command_parallel": "true"}
+    workflow = {"task_list": [{"task": task, "meta_parallel": meta}]}
+    options = Slurm(given).prepare(workflow, {"zarr_dir": "/z"}).tasks[0].parallel_options
+    assert isinstance(options, SlurmOptions)
+    return options
+
+
+def problems(meta: Json | None = None, given: Json | None = None) -> list[str]:
+    with pytest.raises(InvalidInputError) as caught:
+        prepare(meta, given)
+    return [problem.replace(str(Path.cwd()), ".") for problem in caught.value.problems]
+
+
+def changed(options: SlurmOptions) -> Json:
+    return options.model_dump(exclude_defaults=True)
+
+
+def test_a_task_that_asks_for_nothing_gets_the_sites_defaults(site: Callable[[Any], None]) -> None:
+    site(SITE)
+    assert changed(prepare()) == {
+        **{"partition": "main", "mem": 1024, "default_account": "site"},
+        "extra_lines": ("#SBATCH --reservation=all", "export VAR1=VALUE1"),
+        **SITE["batching_config"],
+        "target_mem_per_job": 200,
+        "user_local_exports": SITE["user_local_exports"],
+    }
+
+
+@pytest.mark.parametrize("asked", [True, "true", "True"])
+@pytest.mark.parametrize("where", ["meta", "given"])
+def test_the_gpu_profile_is_used_where_a_gpu_is_asked_for(
+    site: Callable[[Any], None], asked: Any, where: str
+) -> None:
+    site(SITE)
+    options = prepare(**{where: {"needs_gpu": asked}})
+    assert (options.partition, options.mem, options.constraint) == ("gpu", 20 * 1024, "a100")
+    assert options.extra_lines == ("#SBATCH --gres=gpu:v100:1",)
+    assert options.default_account == "site"
+
+
+@pytest.mark.parametrize("where", ["meta", "given"])
+@pytest.mark.parametrize("asked", [{"gpus": "2"}, {"gpus": 2}, {"gres": "gpu:a100:2"}])
+def test_who_asks_for_gpus_in_another_way_replaces_the_profiles(
+    site: Callable[[Any], None], where: str, asked: Json
+) -> None:
+    site(SITE)
+    options = prepare(**{where: asked})
+    assert options.partition == "gpu"
+    assert options.extra_lines == ()
+    assert (options.gpus or options.gres) == str(next(iter(asked.values())))
+
+
+def test_no_profile_where_the_task_says_so(site: Callable[[Any], None]) -> None:
+    site(SITE)
+    assert prepare({"needs_gpu": False, "gres": "gpu:1"}).partition == "main"
+    assert prepare({"needs_gpu": True}, {"needs_gpu": False}).partition == "main"
+    assert prepare({"gres": "tmpdisk:10"}).partition == "main"
+
+
+def test_meta_wins_over_the_site_and_what_is_given_over_both(site: Callable[[Any], None]) -> None:
+    site(SITE)
+    meta = {"mem": "2G", "time": "10", "cpus_per_task": "3", "partition": "long", "foreign": 1}
+    options = prepare(meta, {"mem": "3G"})
+    assert (options.mem, options.time_s, options.cpus_per_task, options.partition) == (3072, 600, 3, "long")
+
+
+def test_null_in_a_meta_is_not_set(site: Callable[[Any], None]) -> None:
+    site(SITE)
+    assert prepare({"mem": None, "partition": None, "extra_lines": None}).mem == 1024
+
+
+def test_null_on_the_command_line_takes_the_sites_value_away(site: Callable[[Any], None]) -> None:
+    site(SITE)
+    assert prepare({}, {"mem": None}).mem is None
+
+
+def test_extra_lines_add_up_and_later_ones_win(site: Callable[[Any], None]) -> None:
+    site(SITE)
+    lines = ["#SBATCH --reservation=mine", "export VAR2='a b'", "#SBATCH --exclusive"]
+    options = prepare({"extra_lines": lines}, {"extra_lines": ["export VAR2=c"]})
+    assert options.sbatch_lines == ["#SBATCH --reservation=mine", "#SBATCH --exclusive"]
+    assert options.exports == {"VAR1": "VALUE1", "VAR2": "c"}
+
+
+def test_an_option_replaces_the_sites_line_and_the_other_way_round(site: Callable[[Any], None]) -> None:
+    site(
+        {"default_slurm_config": {"partition": "main", "extra_lines": ["#SBATCH -C fast", "#SBATCH -q low"]}}
+    )
+    options = prepare({"constraint": "slow"}, {"extra_lines": ["#SBATCH -p other"]})
+    assert (options.partition, options.constraint) == (None, "slow")
+    assert options.extra_lines == ("#SBATCH -q low", "#SBATCH -p other")
+
+
+def test_the_name_that_fractal_has_for_the_shebang(site: Callable[[Any], None]) -> None:
+    assert prepare({"shebang_line": "#!/bin/bash"}).shebang == "#!/bin/bash"
+
+
+def test_a_file_that_only_has_options(site: Callable[[Any], None]) -> None:
+    site({"partition": "main", "account": "site", "user_local_exports": {"A": "a"}})
+    assert changed(prepare()) == {
+        "partition": "main",
+        "default_account": "site",
+        "user_local_exports": {"A": "a"},
+    }
+
+
+def test_a_file_with_null_sections(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"mem": 5}, "gpu_slurm_config": None, "user_local_exports": None})
+    assert changed(prepare()) == {"mem": 5}
+
+
+def test_everything_wrong_with_the_file_is_told_at_once_with_its_place(site: Callable[[Any], None]) -> None:
+    site(
+        {
+            "default_slurm_config": {"partiton": "main", "mem": "much"},
+            "gpu_slurm_config": {"gpus": ""},
+            "batching_config": {"target_cpus_per_job": 4, "max_cpus_per_job": 2, "target_jobs": 2},
+            "user_local_exports": {"A-B": "x", "OUT": "../x"},
+            "gpu_config": {},
+            "partition": "main",
+        }
+    )
+    found = problems({"time": "soon"}, {"nodelist": "a\nb"})
+    text = "\n".join(found)
+    for part in (
+        "site.json: gpu_config: unknown key; the valid ones are default_slurm_config, batching_config,",
+        "Did you mean gpu_slurm_config?",
+        "partition: unknown key;",
+        "It is an option: it belongs into default_slurm_config.",
+        "site.json, default_slurm_config: partiton: unknown option;",
+        "site.json, default_slurm_config: mem: ",
+        "site.json, gpu_slurm_config: gpus: must not be empty",
+        "site.json, batching_config: target_jobs: unknown key; the valid ones are target_cpus_per_job, max_",
+        "site.json, user_local_exports: user_local_exports.A-B",
+        "site.json, user_local_exports: user_local_exports.OUT: must be a relative path",
+        "task 0 ('t'), meta_parallel: time: must be a time as SLURM has it",
+        "the backend's options: nodelist: must be one line",
+    ):
+        assert part in text, f"{part!r} is not in\n{text}"
+
+
+def test_a_section_that_is_no_object(site: Callable[[Any], None]) -> None:
+    site({"batching_config": 3, "default_slurm_config": {"mem": 1}})
+    assert problems() == ["the configuration file ./site.json: batching_config: must be an object, not 3"]
+
+
+def test_a_task_that_needs_a_gpu_where_the_site_has_none(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"partition": "main"}})
+    (problem,) = problems({"needs_gpu": True})
+    assert "meta_parallel: needs_gpu: there is no gpu_slurm_config in the site file" in problem
+    assert prepare({"needs_gpu": True, "gres": "gpu:1"}).needs_gpu
+    assert not prepare({"needs_gpu": True}, {"needs_gpu": False}).needs_gpu
+
+
+def test_a_meta_runs_no_commands_where_the_runner_is(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"pre_submission_commands": ["module load slurm"]}})
+    assert prepare().pre_submission_commands == ("module load slurm",)
+    (problem,) = problems({"pre_submission_commands": ["rm -rf /"]})
+    assert "meta_parallel: pre_submission_commands: runs where the runner is" in problem
+
+
+def test_the_site_file_of_the_documentation_is_right(site: Callable[[Any], None]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "slurm.md").read_text()
+    (example,) = re.findall(r'```json title="slurm.json"\n(.*?)```', page, re.DOTALL)
+    site(json.loads(example))
+    assert prepare().partition == "main"
+    assert prepare({"needs_gpu": True}).partition == "gpu"
