@@ -83,9 +83,13 @@ def test_pending_is_told_with_its_reason(start_run: StartRun, slurm_lab: SlurmLa
 
 IMPOSSIBLE = {
     "partition": ({"partition": "nowhere"}, "invalid partition"),
-    "partition limit": ({"partition": "small", "time": "01:00:00"}, "PartitionTimeLimit"),
+    "partition limit": ({"partition": "small", "time": "01:00:00"}, "partition's limit"),
+    "partition limit, unseen": (
+        {"partition": "small", "extra_lines": ["#SBATCH --time=60"]},
+        "PartitionTimeLimit",
+    ),
     "constraint": ({"constraint": "pink"}, "feature"),
-    "cores": ({"cpus_per_task": 9}, "configuration is not available|more processors"),
+    "cores": ({"cpus_per_task": 9}, "more than the largest node"),
     "gpus": ({"gres": "gpu:9"}, "configuration is not available"),
 }
 
