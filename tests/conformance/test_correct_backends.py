@@ -7,14 +7,12 @@ import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import MARK
 from tests.helpers.plugins import install, open_folder
 
 _SPOOL = "tests.conformance.correct.spool"
@@ -76,9 +74,7 @@ class Check:
 
 def check(case: Case, folder: Path) -> Check:
     """Judge a backend by the whole suite."""
-    folder.mkdir()
     env = install(folder / "installed", {case.name: case.entry_point} if case.entry_point else {})
-    env.pop(MARK, None)  # checks go on from one test to the next
     found, options = folder / "report.json", folder / "options.json"
     arguments = {k: v for k, v in case.arguments.items() if k != "slurm_user" or os.getuid() == 0}
     options.write_text(json.dumps({"arguments": arguments}))
@@ -101,22 +97,11 @@ def check(case: Case, folder: Path) -> Check:
     return Check(result.returncode, result.stdout, not_passed)
 
 
-@pytest.fixture(scope="module")
-def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
-    """All checks that are asked for, two at a time: they wait more than they work."""
-    folder = tmp_path_factory.mktemp("correct")
-    params = [getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items]
-    chosen = [found["case"] for found in params if isinstance(found.get("case"), Case)]
-    with ThreadPoolExecutor(2) as pool:
-        results = pool.map(lambda case: check(case, folder / case.name), chosen)
-        return dict(zip([case.name for case in chosen], results, strict=True))
-
-
 @pytest.mark.long
-@pytest.mark.timeout(1200)  # the first one waits for all checks
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_it_passes(checks: dict[str, Check], case: Case) -> None:
-    found = checks[case.name]
+def test_it_passes(case: Case, tmp_path: Path) -> None:
+    found = check(case, tmp_path)
     assert found.code == 0, found.printed
     without_root = {"CAP-006"} if "slurm_user" in case.arguments and os.getuid() != 0 else set()
     assert set(found.not_passed) == case.not_declared | case.other | without_root

@@ -11,6 +11,7 @@ from ..violations import must_name
 from ..workflows import Json, dataset, image
 
 MANY = 2_000
+FAILURES = 1_000
 _DESCRIPTORS = 256
 _TASKS = 50
 _COMMAND = shlex.join(["/bin/sh", str(Path(__file__).parents[1] / "quick_task.sh")])
@@ -47,8 +48,8 @@ def test_many_units(subject: Subject) -> None:
 
 @requirement("SCALE-002")
 def test_many_failures(subject: Subject) -> None:
-    """Runs a parallel task of 2,000 units that print 1,000 characters and fail, and one that succeeds."""
-    names = [*(f"bad-{name}" for name in _names(MANY)), "good"]
+    """Runs a parallel task of 1,000 units that print 2,000 characters and fail, and one that succeeds."""
+    names = [*(f"bad-{name}" for name in _names(FAILURES)), "good"]
     ended = subject.run([_quick()], names)
     message = ended.failure.must_be("TaskExecutionError").message
     _must_have_run_once(ended, names)
@@ -61,7 +62,7 @@ def test_many_failures(subject: Subject) -> None:
             f"an error whose {what} is shorter than 1 MB",
             f"{len(text):,} characters",
         )
-    must_name(message.replace(",", ""), MANY, "the number of units that failed")
+    must_name(message.replace(",", ""), FAILURES, "the number of units that failed")
     must_contain(message, "0_par_0000000", "the message, as the name of the first unit that failed,")
 
 
