@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["slurm_lab.fixtures"]
+
 MARK = "FRACTAL_BACKENDS_TEST"
 DEADLINE_S = 10.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -178,6 +179,18 @@ def test_an_end_by_a_signal_is_a_job_error_with_return_code_and_name(
     assert error.stdout_file == error.stderr_file == str(tmp_path / "run" / "0_task" / "0.log")
     assert "last words" in error.assemble_error()
     assert error.info in error.assemble_error()
+
+
+@pytest.mark.parametrize("how", ["ignored", "blocked"])
+def test_units_start_with_signals_at_their_defaults(tmp_path: Path, how: str) -> None:
+    (tmp_path / "script").write_text("exec cat /proc/self/status")
+    task = _command(f"/bin/sh {tmp_path / 'script'}")
+    request = {"folder": str(tmp_path / "run"), "tasks": [task], "images": [], "signals": how}
+    assert run_apart(request) == (0, "")
+    status = (tmp_path / "run/0_task/0.log").read_text()
+    masks = [int(mask, 16) for mask in re.findall(r"Sig(?:Blk|Ign):\s*(\w+)", status)]
+    assert len(masks) == 2
+    assert not [number for number in signal.Signals for mask in masks if mask >> (number - 1) & 1]
 
 
 def test_a_signal_without_a_name_is_told_by_its_number(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 from rich.console import Console
 
 from fractal_backends.cli.check_report import print_report
-from fractal_backends.conformance.badge import render_badge
-from fractal_backends.conformance.page import render_page
 from fractal_backends.conformance.report import Report, Verdict
+from fractal_backends.conformance.report.badge import render_badge
+from fractal_backends.conformance.report.page import render_page
+from fractal_backends.conformance.report.summary import Outcome, bounded, duration, outcome_of
 from fractal_backends.conformance.requirements import areas, capabilities, requirements
-from fractal_backends.conformance.summary import Outcome, bounded, duration, outcome_of
 from fractal_backends.errors import InvalidInputError
 from fractal_backends.interface import OPTIONAL_ARGUMENTS
 from tests.helpers.reports import (
@@ -125,6 +125,22 @@ def test_the_last_line_is_the_result(given: Report, said: str, counts: str, widt
 def test_a_backend_without_a_version_is_told_by_its_name() -> None:
     line = shown(report(subject=replace(SUBJECT, version=""))).splitlines()[-1]
     assert line.startswith("local conforms to suite 1: ")
+
+
+def test_what_was_judged_in_part_is_told_with_the_reason() -> None:
+    given = report({"FILE-007": (Verdict.PASSED, ("the disk is no disk", "the disk is no disk"))})
+    printed = shown(given)
+    assert re.search(r"(?s)Judged in part\n.*the disk is no disk\n.*FILE-007", printed)
+    assert printed.count("the disk is no disk") == 1
+    assert "the disk is no disk" in Page(render_page(given)).text()
+    assert "Judged in part" not in shown(report())
+
+
+def test_the_report_says_which_random_examples_there_were() -> None:
+    given = replace(report(), seed=7, examples=100)
+    assert "those of seed 7, 100 for each test" in shown(given)
+    assert "those of seed 7, 100 for each test" in Page(render_page(given)).text()
+    assert "the usual ones" in Page(render_page(report())).text()
 
 
 def test_failures_are_told_before_warnings_and_what_was_not_judged() -> None:

@@ -197,8 +197,9 @@ def check(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help='What to judge it with, as JSON: `{"options": {...}, "arguments": {...}}`, with options of'
-            " the backend and values for the optional arguments, such as a `slurm_user` that there is.",
+            help='What to judge it with: `{"options": {...}, "arguments": {...}, "time_limit_s": 60}`,'
+            " with options of the backend, values for its optional arguments, such as a `slurm_user` that"
+            " there is, and the smallest time limit that its engine has.",
         ),
     ] = None,
     only: Annotated[
@@ -214,6 +215,12 @@ def check(
     deadline: Annotated[
         float, typer.Option(min=1, help="Seconds that each test has; a backend that hangs fails after them.")
     ] = 60,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Other random examples than the usual ones: those of this seed.")
+    ] = None,
+    examples: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="So many random examples for each test of such.")
+    ] = None,
 ) -> None:
     """Judge a backend by the conformance suite.
 
@@ -234,6 +241,8 @@ def check(
                 options_file=options,
                 only=only or [],
                 deadline_s=deadline,
+                seed=seed,
+                examples=examples,
                 json_file=json_file,
                 junit_file=junit_file,
                 html_file=html_file,

@@ -38,6 +38,8 @@ class CheckRequest:
     options_file: Path | None
     only: Sequence[str]
     deadline_s: float
+    seed: int | None
+    examples: int | None
     json_file: Path | None
     junit_file: Path | None
     html_file: Path | None
@@ -52,8 +54,9 @@ def check_backend(request: CheckRequest) -> bool:
     try:
         import hypothesis  # noqa: F401
 
-        from ..conformance.badge import render_badge
-        from ..conformance.page import render_page
+        from ..conformance.report.badge import render_badge
+        from ..conformance.report.page import render_page
+        from ..conformance.settings import Chance
         from ..conformance.suite import check
     except ImportError as error:
         raise InvalidInputError(f"{_MISSING} ({error})") from error
@@ -68,6 +71,7 @@ def check_backend(request: CheckRequest) -> bool:
                 options_file=request.options_file,
                 only=request.only,
                 deadline_s=request.deadline_s,
+                chance=Chance(request.seed, request.examples),
                 junit_file=request.junit_file,
                 on_result=on_result,
             )

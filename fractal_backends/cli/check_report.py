@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.text import Text
 
 from ..conformance.report import NOT_SELECTED, Judgement, Report, Verdict
-from ..conformance.summary import (
+from ..conformance.report.summary import (
     Outcome,
     bounded,
     by_area,
     counts_in_words,
     duration,
+    examples_in_words,
+    judged_in_part_by_reason,
     not_judged_by_reason,
     outcome_of,
     verdict_in_words,
@@ -43,9 +45,12 @@ def print_report(report: Report, console: Console) -> None:
     _print_areas(report, console)
     _print_stories("Failed", "red", report.having(Verdict.FAILED), console)
     _print_stories("Warnings", "yellow", report.having(Verdict.WARNING), console)
-    _print_not_judged(report, console)
+    _print_not_judged("Judged in part", judged_in_part_by_reason(report), report, console)
+    _print_not_judged("Not judged", not_judged_by_reason(report), report, console)
     if report.folder is not None and report.having(Verdict.FAILED):
         _print(console, f"Files of the failed tests: {one_line(report.folder)}\n")
+    if report.seed is not None or report.examples is not None:
+        _print(console, f"Random examples: {examples_in_words(report)}\n")
     _print(console, _result(report), style=_STYLES.get(outcome_of(report), "bold"))
 
 
@@ -81,11 +86,12 @@ def _print_stories(title: str, colour: str, judgements: Sequence[Judgement], con
         console.print()
 
 
-def _print_not_judged(report: Report, console: Console) -> None:
-    groups = not_judged_by_reason(report)
+def _print_not_judged(
+    title: str, groups: Mapping[str, Sequence[Judgement]], report: Report, console: Console
+) -> None:
     if not groups:
         return
-    _print(console, "Not judged\n", style="bold")
+    _print(console, f"{title}\n", style="bold")
     for reason, judgements in groups.items():
         story = bounded(reason.strip(), characters=_CHARACTERS, lines=_LINES)
         count = f" ({len(judgements)})" if len(judgements) > 1 else ""

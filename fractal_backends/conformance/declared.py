@@ -27,6 +27,7 @@ class Declared:
     arguments: Mapping[str, Any]
     options_model: type[Options] | None
     """None where it does not say which options it knows."""
+    config_file_variable: str | None
     takes_units: bool
     """Whether it is a `Backend`: with executors that can be given units without a run, and with observers."""
 
@@ -45,6 +46,7 @@ class Declared:
             capability_options=dict(getattr(backend, "capability_options", {})),
             arguments={key: str(value) for key, value in getattr(backend, "arguments", {}).items()},
             options_model=model,
+            config_file_variable=getattr(backend, "config_file_variable", None),
             takes_units=callable(getattr(backend, "open", None)),
         )
 

@@ -46,6 +46,8 @@ class Ended:
         """What it returned; a violation where it raised."""
         if not self.succeeded:
             violation(f"{self.run} to succeed", self.summary)
+        if self.answer.get("not_json"):
+            violation(f"{self.run} to return JSON values", str(self.answer["not_json"]))
         result = self.answer["result"]
         if not isinstance(result, dict) or not {"history", "filters", "images"} <= result.keys():
             violation(f"{self.run} to return a dict of history, filters and images", shown(result))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 from .expectations import not_judged
@@ -14,6 +14,7 @@ from .subject import Run, Subject
 from .violations import Violation
 
 ExampleT = TypeVar("ExampleT")
+SearchT = TypeVar("SearchT", bound=Callable[..., Any])
 
 _SIMPLIFYING_S = 5.0
 _SPARE = 0.1
@@ -22,7 +23,7 @@ _SPARE = 0.1
 THOROUGH = settings(
     deadline=None,
     database=None,
-    derandomize=True,  # a verdict must not change from one day to the next
+    derandomize=True,  # unless a seed is given
     phases=[Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
@@ -38,11 +39,6 @@ class Trials:
         self._simplify_until = float("inf")
         self._violation: Violation | None = None
         self._runs: list[Run] = []
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether what follows is to find a simpler example that fails."""
-        return self._violation is not None
 
     def next_place(self) -> str | None:
         """A name for the folder of the next example; None where there is no time for one."""
@@ -88,6 +84,18 @@ class Trials:
             )
 
 
+def seeded(subject: Subject, search: SearchT) -> SearchT:
+    """A search of Hypothesis's that finds what the asked for seed brings."""
+    return search if subject.chance.seed is None else seed(subject.chance.seed)(search)
+
+
+def number_of_examples(subject: Subject, usual: int) -> int:
+    """How many examples a test has to try; more than usual get more time."""
+    count = subject.chance.examples or usual
+    subject.deadline.extend(max(0.0, subject.deadline.seconds * (count / usual - 1)))
+    return count
+
+
 def for_any(
     subject: Subject,
     examples: SearchStrategy[ExampleT],
@@ -104,22 +112,38 @@ def for_any(
     """
     trials = Trials(subject)
     met: dict[str, set[str]] = {}
-    chosen: set[str] = set()
+    by_name: dict[str, ExampleT] = {}
+    failed: list[str] = []
+    simplifies = False
+    count, more = number_of_examples(subject, count), 2 * (subject.chance.examples or 0)
 
-    @settings(THOROUGH, max_examples=out_of)
+    def attempt(example: ExampleT) -> None:
+        place = trials.next_place()
+        if place is not None:
+            trials.judge(lambda: judge(example, place))
+
+    @settings(THOROUGH, max_examples=out_of + more)
     @given(examples)
     def search(example: ExampleT) -> None:
+        nonlocal simplifies
         name = repr(example)
-        if not chosen:
-            met[name] = situations(example)
-        elif trials.has_failed or name in chosen:
-            place = trials.next_place()
-            if place is not None:
-                trials.judge(lambda: judge(example, place))
+        if not failed:
+            met[name], by_name[name] = situations(example), example
+        elif simplifies or name in failed:
+            simplifies = True
+            attempt(example)
 
+    search = seeded(subject, search)
     search()
-    chosen.update(_most_varied(met, count))
-    trials.search(search, at_least=len(chosen) // 2)  # the same examples again
+    chosen = list(_most_varied(met, count))
+    for name in chosen:
+        try:
+            attempt(by_name[name])
+        except Violation:
+            failed.append(name)
+            break
+    simplify = search if failed else lambda: None
+    trials.search(simplify, at_least=len(chosen) // 2)
 
 
 def _most_varied(met: dict[str, set[str]], count: int) -> Iterator[str]:

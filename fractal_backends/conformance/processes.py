@@ -44,6 +44,18 @@ def holders(path: Path) -> list[str]:
     return found
 
 
+def held_by_others(paths: set[str]) -> set[str]:
+    """Those of the files that are open or mapped in processes which do not descend from this one."""
+    found: set[str] = set()
+    ours = {os.getpid(), *descendants(os.getpid())}
+    for pid in parents().keys() - ours:
+        with contextlib.suppress(OSError):
+            maps = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+            found |= paths & {line.split(maxsplit=5)[-1] for line in maps}
+            found |= paths & set(descriptors(pid).values())
+    return found
+
+
 def adopt_orphans() -> None:
     """Become the parent of descendants whose parents die, so that they can be found."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -113,7 +113,8 @@ class Runner:
         return backend
 
     async def _perform(self, request: Json) -> None:
-        answer: Json = {"result": None, "error": None, "loop_gap_s": 0.0, "input_changed": False}
+        answer: Json = dict.fromkeys(("result", "error", "not_json"))
+        answer |= {"loop_gap_s": 0.0, "input_changed": False}
         log, result = _Log(), None
         logger = logging.getLogger(request["arguments"].get("logger_name"))
         logger.addHandler(log)
@@ -126,7 +127,7 @@ class Runner:
                 result = await self._object(request).process_workflow(**given)
             finally:
                 answer["input_changed"] = given != before
-            answer["result"] = json.loads(json.dumps(result, allow_nan=False))
+            answer["result"], answer["not_json"] = _as_json(result)
         except BaseException as error:
             answer["error"] = _describe(error)
         finally:
@@ -156,6 +157,14 @@ class Runner:
         with backend.open(RunInfo(**fields)) as executor:
             for event in executor.run(units, backend.options_model(**backend.options)):
                 self._tell(request["run"], event)
+
+
+def _as_json(result: Any) -> tuple[Any, str | None]:
+    """A result as it comes out of JSON, or why it does not get there."""
+    try:
+        return json.loads(json.dumps(result, allow_nan=False)), None
+    except (TypeError, ValueError, RecursionError) as error:
+        return None, f"{error}; the result: {result!r:.2000}"
 
 
 def _state() -> Json:

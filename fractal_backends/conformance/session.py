@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 
 from ..errors import FractalBackendsError, InvalidInputError
-from ..interface import OPTIONAL_ARGUMENTS
-from ..models import read_json
 from . import processes
 from .declared import Declared
 from .requirements import SUITE_VERSION, Requirement, areas, requirements
-from .subject import Deadline, Runner, Subject
-from .violations import Violation
+from .settings import DEADLINE_S, Chance, Settings
+from .subject import Deadline, Run, Runner, Subject
+from .violations import Violation, paragraph
 
-DEADLINE_S = 60.0
+LIFE_VARIABLE = "CONFORMANCE_LIFE_S"
+"""Tells units how long they live at most (see `task_program`)."""
+_RUNS = 20
+"""So many a failure's story tells of."""
 _RUN = pytest.StashKey["Judge"]()
 
 
@@ -42,8 +44,8 @@ class Judge:
     """What a session knows: whom it judges, with what, and the results so far."""
 
     declared: Declared
-    options: dict[str, Any]
-    arguments: dict[str, Any]
+    settings: Settings
+    chance: Chance
     deadline_s: float
     in_process: bool
     results: list[TestResult] = field(default_factory=list)
@@ -52,16 +54,23 @@ class Judge:
     problem: str = ""
     """Why the session could not go on, if it could not."""
 
+    @property
+    def life_s(self) -> int:
+        """How long units live at most: as long as a test may wait for them."""
+        return round(max(DEADLINE_S, self.deadline_s) + 2 * self.settings.time_limit_s)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The suite's own options."""
     group = parser.getgroup("fractal-backends conformance")
     group.addoption("--backend", metavar="NAME", help="The backend to judge, as in `fractal-backends list`.")
-    group.addoption("--backend-options", metavar="FILE", help='JSON: {"options": {...}, "arguments": {...}}.')
+    group.addoption("--backend-options", metavar="FILE", help="JSON: what to judge it with (see the docs).")
     group.addoption(
         "--only", action="append", default=[], help="smoke, an area, or a requirement; repeatable."
     )
     group.addoption("--deadline", type=float, default=DEADLINE_S, help="Seconds that each test has.")
+    group.addoption("--examples", type=int, metavar="N", help="Random examples for each test that has some.")
+    group.addoption("--seed", type=int, help="Other random examples than the usual ones.")
     group.addoption(
         "--in-process", action="store_true", help="Run the backend in pytest's process, to debug it."
     )
@@ -76,14 +85,15 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("Which backend? Add --backend NAME, one of `fractal-backends list`.")
     try:
         declared = Declared.of(name)
-        options, arguments = read_settings(config.getoption("--backend-options"))
-        declared.check_options(options, str(config.getoption("--backend-options")))
+        settings = Settings.read(config.getoption("--backend-options"))
+        declared.check_options(settings.options, str(config.getoption("--backend-options")))
         wanted(config.getoption("--only"))
     except FractalBackendsError as error:
         raise pytest.UsageError(str(error)) from None
     processes.adopt_orphans()
+    chance = Chance(config.getoption("--seed"), config.getoption("--examples"))
     judge = Judge(
-        declared, options, arguments, config.getoption("--deadline"), config.getoption("--in-process")
+        declared, settings, chance, config.getoption("--deadline"), config.getoption("--in-process")
     )
     config.stash[_RUN] = judge
     config.pluginmanager.register(_Collector(judge))
@@ -92,32 +102,6 @@ def pytest_configure(config: pytest.Config) -> None:
 def judge_of(config: pytest.Config) -> Judge:
     """The session's judge."""
     return config.stash[_RUN]
-
-
-def read_settings(path: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the backend is to be judged with: its options, and values for the optional arguments.
-
-    Raises InvalidInputError.
-    """
-    if path is None:
-        return {}, {}
-    settings = read_json(Path(path))
-    valid = {"options": None, "arguments": OPTIONAL_ARGUMENTS}
-    problems = []
-    if not isinstance(settings, dict) or not all(isinstance(part, dict) for part in settings.values()):
-        problems = ['it must hold an object such as {"options": {...}, "arguments": {...}}']
-    else:
-        problems = [
-            f"{key}: unknown; the valid ones are {', '.join(valid)}" for key in settings if key not in valid
-        ]
-        problems += [
-            f"arguments.{key}: unknown; the valid ones are {', '.join(OPTIONAL_ARGUMENTS)}"
-            for key in settings.get("arguments", ())
-            if key not in OPTIONAL_ARGUMENTS
-        ]
-    if problems:
-        raise InvalidInputError(f"The file {path} is not what a backend can be judged with", problems)
-    return settings.get("options", {}), settings.get("arguments", {})
 
 
 def wanted(selection: list[str]) -> set[str]:
@@ -185,10 +169,11 @@ class _Runners:
         if self._shared and not new:
             return self._shared
         judge = self._judge
-        make = partial(Runner, judge.declared.name, judge.options, next(self._logs))
+        make = partial(Runner, judge.declared.name, judge.settings.options, next(self._logs))
+        env = {LIFE_VARIABLE: str(judge.life_s), **settings.pop("env", {})}
         if new:
-            return make(**settings)
-        self._shared = make(in_process=judge.in_process)
+            return make(env=env, **settings)
+        self._shared = make(env=env, in_process=judge.in_process)
         return self._shared
 
     def drop(self) -> None:
@@ -214,7 +199,7 @@ def subject(request: pytest.FixtureRequest, runners: _Runners, tmp_path: Path) -
     if capability and capability not in judge.declared.capabilities:
         pytest.skip(f"the capability {capability} is not declared")
     deadline = Deadline(judge.deadline_s)
-    subject = Subject(tmp_path, deadline, runners.make, judge.declared, judge.arguments)
+    subject = Subject(tmp_path, deadline, runners.make, judge.declared, judge.settings, judge.chance)
     request.node.subject = subject
     yield subject
     subject.close()
@@ -246,17 +231,24 @@ def pytest_runtest_makereport(item: Any, call: pytest.CallInfo[None]) -> Generat
 def story(item: Any, error: BaseException, traceback: str) -> str:
     """A failure for someone who does not know the suite."""
     subject: Subject | None = getattr(item, "subject", None)
-    lines = [f"done:     {' '.join(item.obj.__doc__.split())}"]
+    done = [" ".join(item.obj.__doc__.split())]
     if subject:
-        lines += [
-            f"          run {i}: {run.what}, in {run.folder}" for i, run in enumerate(subject.runs[:20], 1)
-        ]
+        done += [_told(number, run) for number, run in enumerate(subject.runs[:_RUNS], 1)]
+        more = len(subject.runs) - _RUNS
+        done += [f"and {more} more runs"] if more > 0 else []
     if isinstance(error, Violation):
-        lines += [f"expected: {error.expected}", f"got:      {error.got}"]
+        parts = {"done": "\n".join(done), "expected": error.expected, "got": error.got}
     else:
-        lines += ["expected: results that the suite can judge", f"got:      {traceback}"]
-    lines += [f"files:    {subject.folder}"] if subject else []
-    return "\n".join(lines)
+        expected = "results that the suite can judge"
+        parts = {"done": "\n".join(done), "expected": expected, "got": traceback}
+    if subject:
+        parts["files"] = str(subject.folder)
+    return "\n".join(paragraph(label, text) for label, text in parts.items())
+
+
+def _told(number: int, run: Run) -> str:
+    given = f" (given: {run.request.relative_to(run.request.parents[1])})" if run.request else ""
+    return f"run {number}: {run.what}, in {run.folder}{given}"
 
 
 class _Collector:

@@ -18,13 +18,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import processes
+from . import processes, stacks
 from .declared import Declared
 from .ended import Ended as Ended, Failure as Failure, read_json as read_json
 from .runner import serve_in_thread
+from .settings import Chance, Settings
 from .violations import violation
 from .workflows import Json, dataset as make_dataset
 
+_WORDS = 3_000
+_FOR_CANCEL = 0.5
+"""Of a test's time: 30 s, unless another deadline was asked for."""
 _keys = itertools.count(1)
 
 
@@ -33,7 +37,14 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.for_cancel = seconds * _FOR_CANCEL
+        """The seconds that a cancel may take."""
         self._end = time.monotonic() + seconds
+
+    def extend(self, seconds: float) -> None:
+        """Give the test more time; what a cancel may take stays."""
+        self.seconds += seconds
+        self._end += seconds
 
     @property
     def left(self) -> float:
@@ -98,16 +109,21 @@ class Runner:
         run.wait()
 
     def stacks(self) -> str:
-        """Where the runner's threads are, and what it last wrote to stdout and stderr."""
-        if self.process:
-            size = self._log.stat().st_size
-            self.process.send_signal(signal.SIGUSR1)
-            processes.eventually(lambda: self._log.stat().st_size > size, 1)
-        return self.last_words()
+        """Where the runner's threads are, and what it wrote to stdout and stderr before."""
+        if not self.process:
+            return "its threads are in this process"
+        before = self._log.read_bytes()
+        self.process.send_signal(signal.SIGUSR1)
+        processes.eventually(lambda: stacks.is_whole(self._dump(len(before))), 1)
+        words = before[-_WORDS:].decode(errors="replace").strip()
+        return stacks.told(self._dump(len(before))) + (f"\nits last words:\n{words}" if words else "")
+
+    def _dump(self, start: int) -> str:
+        return self._log.read_bytes()[start:].decode(errors="replace")
 
     def last_words(self) -> str:
         """The end of what the runner wrote to stdout and stderr."""
-        return self._log.read_text(errors="replace")[-3_000:] if self._log.exists() else ""
+        return self._log.read_text(errors="replace")[-_WORDS:] if self._log.exists() else ""
 
     def how_it_ended(self) -> str:
         """The exit code of a runner that has ended, or the signal that ended it."""
@@ -160,10 +176,14 @@ class Run:
     name: str = "the run"
     key: str = field(default_factory=lambda: str(next(_keys)))
     answers: queue.SimpleQueue[Json | None] = field(default_factory=queue.SimpleQueue)
+    request: Path | None = None
+    """The file with all that it was given."""
     events: list[Json] = field(default_factory=list)
     """What happened to the units, where that was asked for."""
     started: float = field(default_factory=time.monotonic)
     _ended: Ended | None = None
+    _cancelled: float | None = None
+    """When that was."""
 
     def take(self, answer: Json) -> None:
         """An answer of the runner."""
@@ -175,12 +195,13 @@ class Run:
     def wait(self) -> Ended:
         """How it ends; a violation where it does not in time."""
         if self._ended is None:
+            seconds, what = self._time_left()
             try:
-                answer = self.answers.get(timeout=self.deadline.left)
+                answer = self.answers.get(timeout=seconds)
             except queue.Empty:
                 violation(
-                    f"{self.name} to end within the {self.deadline.seconds:g} s that the test has",
-                    f"it is still under way; the runner's threads:\n{self.runner.stacks()}",
+                    f"{self.name} to end within {what}",
+                    f"it is still under way; in the process that awaits it\n{self.runner.stacks()}",
                 )
             if answer is None:
                 violation(
@@ -190,13 +211,25 @@ class Run:
             self._ended = Ended(self.folder, answer, time.monotonic() - self.started, self.name)
         return self._ended
 
+    def _time_left(self) -> tuple[float, str]:
+        """For how long to wait for its end, and the whole of that time, for a person to read."""
+        left = self.deadline.left
+        if self._cancelled is not None:
+            bound = self.deadline.for_cancel
+            of_bound = self._cancelled + bound - time.monotonic()
+            if of_bound < left:
+                return max(0.0, of_bound), f"the {bound:g} s that a cancel may take"
+        return left, f"the {self.deadline.seconds:g} s that the test has"
+
     @property
     def is_over(self) -> bool:
         """Whether it has ended."""
         return self._ended is not None or not self.answers.empty()
 
     def cancel(self) -> None:
-        """Cancel the task that awaits it."""
+        """Cancel the task that awaits it; its end has to come in the time that a cancel may take."""
+        if self._cancelled is None:
+            self._cancelled = time.monotonic()
         self.runner.send(self, "cancel")
 
 
@@ -209,14 +242,20 @@ class Subject:
         deadline: Deadline,
         make_runner: Callable[..., Runner],
         declared: Declared,
-        arguments: Json,
+        settings: Settings,
+        chance: Chance,
     ) -> None:
         self.folder = folder
         self.deadline = deadline
         self.declared = declared
-        self.arguments = arguments
+        self.settings = settings
+        self.arguments = settings.arguments
         """Values to use for the optional arguments, such as a user that there is."""
+        self.chance = chance
         self.runs: list[Run] = []
+        self._requests = folder / "requests"
+        self._requests.mkdir()
+        self._numbers = itertools.count(1)
         self._make_runner = make_runner
         self._runners: list[Runner] = []
 
@@ -243,14 +282,14 @@ class Subject:
         what: str = "",
         **request: Any,
     ) -> Run:
-        """Start a run in a folder of its own.
+        """Start a run in a folder of its own; all that it is given is written down in `requests`.
 
         Keywords: arguments of `process_workflow`, and `form`, `object`, `options`, `observe` and `spoil` for
         the runner (see `runner`).
         """
         runner = runner or self.runner
         place = self.folder / (folder or f"run-{len(self.runs) + 1}")
-        for_runner = {
+        for_runner: Json = {
             k: request.pop(k) for k in ("form", "object", "options", "observe", "spoil") if k in request
         }
         if not self.declared.takes_units:
@@ -267,6 +306,10 @@ class Subject:
         text = what or _summary(tasks, arguments["dataset"])
         run = Run(runner, place, self.deadline, text, f"run {len(self.runs) + 1}")
         self.runs.append(run)
+        run.request = self._requests / f"{next(self._numbers)}.json"
+        options = {**self.settings.options, **for_runner.get("options", {})}
+        request = {**for_runner, "arguments": arguments, "options": options}
+        run.request.write_text(json.dumps(request, indent=1))
         runner.send(run, "start", arguments=arguments, **for_runner)
         return run
 

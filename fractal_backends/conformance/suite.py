@@ -21,10 +21,12 @@ from . import session
 from .declared import Declared
 from .report import NOT_SELECTED, Judgement, Report, Verdict
 from .requirements import Requirement, requirements
+from .settings import DEADLINE_S, Chance, Settings
 
 OnResult = Callable[[session.Judge], None]
 
 _HERE = Path(__file__).parent
+_USUAL = Chance()
 
 
 class SuiteError(FractalBackendsError):
@@ -50,22 +52,23 @@ def check(
     *,
     options_file: Path | None = None,
     only: Sequence[str] = (),
-    deadline_s: float = session.DEADLINE_S,
+    deadline_s: float = DEADLINE_S,
+    chance: Chance = _USUAL,
     junit_file: Path | None = None,
     on_result: OnResult | None = None,
 ) -> Report:
     """Judge the backend of this name.
 
-    `options_file` holds what it is judged with, as JSON: `{"options": {...}, "arguments": {...}}`. `only`
-    selects areas, requirements or `smoke`. Each test has `deadline_s` seconds. `on_result` is told of every
-    test that is over.
+    `options_file` holds what it is judged with, as JSON (see `settings.Settings`). `only` selects areas,
+    requirements or `smoke`. Each test has `deadline_s` seconds. `on_result` is told of every test that is
+    over.
 
     Raises RegistryError, InvalidInputError, and SuiteError where the suite itself could not go on.
     """
     declared = Declared.of(name)
     selected = session.wanted(list(only))
-    options, _ = session.read_settings(str(options_file) if options_file else None)
-    declared.check_options(options, str(options_file))
+    settings = Settings.read(options_file)
+    declared.check_options(settings.options, str(options_file))
     folder = Path(tempfile.mkdtemp(prefix="fractal-check-"))
     started, clock = datetime.now(UTC), time.monotonic()
     arguments = [
@@ -73,6 +76,8 @@ def check(
         *(["--backend-options", str(options_file)] if options_file else []),
         *(["--junitxml", str(junit_file)] if junit_file else []),
         *(f"--only={word}" for word in only),
+        *([f"--seed={chance.seed}"] if chance.seed is not None else []),
+        *([f"--examples={chance.examples}"] if chance.examples is not None else []),
     ]
     try:
         results = _results(arguments, on_result)
@@ -84,7 +89,7 @@ def check(
     if not failed:
         shutil.rmtree(folder, ignore_errors=True)
     return Report(
-        subject=declared.as_subject(options),
+        subject=declared.as_subject(settings.options),
         judgements=judgements,
         selection=tuple(only),
         core_version=version("fractal-backends"),
@@ -93,6 +98,8 @@ def check(
         started=started.isoformat(timespec="seconds"),
         seconds=time.monotonic() - clock,
         folder=str(folder) if failed else None,
+        seed=chance.seed,
+        examples=chance.examples,
     )
 
 

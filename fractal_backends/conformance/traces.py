@@ -76,12 +76,16 @@ class Gate:
             f"{' and '.join(units)} to run" + " at the same time" * (len(units) > 1),
         )
 
-    def must_hold(self, units: int, when: str) -> None:
-        """So many units have to wait here, and then no more."""
-        before = time.monotonic()
+    def must_hold_at_least(self, units: int, when: str) -> None:
+        """So many units have to wait here."""
         self._subject.before_the_end(
             lambda: len(self.waiting()) >= units, f"{_count(units)} to run at the same time {when}"
         )
+
+    def must_hold(self, units: int, when: str) -> None:
+        """So many units have to wait here, and then no more."""
+        before = time.monotonic()
+        self.must_hold_at_least(units, when)
         stays(
             lambda: len(self.waiting()) <= units,
             max(QUIET_S, time.monotonic() - before),  # where units take long to start

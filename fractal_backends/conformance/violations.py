@@ -7,15 +7,21 @@ import re
 from typing import Any, NoReturn
 
 _SHOWN = 2_000
+_LABEL = 10
 
 
 class Violation(AssertionError):
     """The backend did not do what a requirement asks for."""
 
     def __init__(self, expected: str, got: str) -> None:
-        super().__init__(f"expected: {expected}\ngot:      {got}")
+        super().__init__(f"{paragraph('expected', expected)}\n{paragraph('got', got)}")
         self.expected = expected
         self.got = got
+
+
+def paragraph(label: str, text: str) -> str:
+    """A labelled part of a story, its later lines as far from the margin as its first."""
+    return f"{label + ':':{_LABEL}}" + text.replace("\n", "\n" + " " * _LABEL)
 
 
 def violation(expected: str, got: str) -> NoReturn:
@@ -65,7 +71,7 @@ def _canonical(value: Any) -> str:
 def _first_difference(got: Any, expected: Any) -> str:
     """Where inside two lists or objects they first differ."""
     place, difference = _difference(got, expected, "")
-    return f"\n          first difference at {place}: {difference}" if place else ""
+    return f"\nfirst difference at {place}: {difference}" if place else ""
 
 
 def _difference(got: Any, expected: Any, place: str) -> tuple[str, str]:

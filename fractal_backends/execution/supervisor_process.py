@@ -41,6 +41,7 @@ _ANNOUNCE_S = 0.01
 _LENGTH = struct.Struct("=I")
 _CHUNK = 1 << 16
 _PR_SET_CHILD_SUBREAPER = 36
+_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 def descendants(roots: set[int]) -> set[int]:
@@ -225,7 +226,7 @@ class SupervisorProcess:
                     ],
                     setpgroup=0,
                     setsigmask=(),
-                    setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT),
+                    setsigdef=_SIGNALS,
                 )
             finally:
                 os.close(log_fd)
@@ -318,6 +319,8 @@ def main(control_fd: int) -> None:
         if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whatever the runner ignores or blocks
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     become_subreaper()
     control = socket.socket(fileno=control_fd)
     supervisor = os.fork()

@@ -16,6 +16,7 @@ import pytest
 from conftest import MARK
 from fractal_backends.conformance.requirements import areas, requirements
 from tests.conformance.broken import Defect, defects
+from tests.conformance.broken.hygiene import SHARED_MEMORY
 from tests.helpers.plugins import install, open_folder
 
 DEFECTS = list(defects())
@@ -42,6 +43,8 @@ def check(defect: Defect, folder: Path) -> tuple[int, str, list[str]]:
             text=True,
             check=False,
         )
+    for path in SHARED_MEMORY.glob(f"{defect.name}-*"):
+        path.unlink()
     report = json.loads(found.read_text()) if found.exists() else {"judgements": []}
     failed = [entry for entry in report["judgements"] if entry["verdict"] == "failed"]
     return result.returncode, result.stdout, [entry["requirement"]["id"] for entry in failed]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,14 @@ class Dies(LocalBackend):
 class Raises(LocalBackend):
     async def process_workflow(self, **arguments):
         raise KeyError("internal")
+
+class HangsInThreads(LocalBackend):
+    def open(self, run):
+        time.sleep(600)
+
+class ReturnsASet(LocalBackend):
+    async def process_workflow(self, **arguments):
+        return {**await super().process_workflow(**arguments), "history": {"of all runs"}}
 """
 
 
@@ -55,7 +64,11 @@ def ill_behaved(tmp_path: Path) -> dict[str, str]:
     (tmp_path / "installed" / "ill.py").write_text(HANGS)
     (tmp_path / "installed").rename(tmp_path / "modules")
     env = install(
-        tmp_path / "installed", {name.lower(): f"ill:{name}" for name in ("Hangs", "Dies", "Raises")}
+        tmp_path / "installed",
+        {
+            name.lower(): f"ill:{name}"
+            for name in ("Hangs", "Dies", "Raises", "HangsInThreads", "ReturnsASet")
+        },
     )
     return {**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{tmp_path / 'modules'}"}
 
@@ -85,6 +98,7 @@ def test_a_backend_that_conforms(tmp_path: Path) -> None:
         ("hangs", ["still under way", "ill.py", "process_workflow"]),
         ("dies", ["it ended", "about to go"]),
         ("raises", ["KeyError"]),
+        ("returnsaset", ["to return JSON values", "set is not JSON serializable", "{'of all runs'}"]),
     ],
 )
 def test_backends_that_misbehave(tmp_path: Path, name: str, told: list[str]) -> None:
@@ -95,14 +109,63 @@ def test_backends_that_misbehave(tmp_path: Path, name: str, told: list[str]) -> 
     assert list(tmp_path.glob("fractal-check-*"))
 
 
+def test_a_hang_is_told_in_few_lines(tmp_path: Path) -> None:
+    env = ill_behaved(tmp_path)
+    result = check(tmp_path, "hangsinthreads", "--only=ISO-001", "--deadline=2", env=env)
+    lines = result.stdout.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("    got:"))
+    story = lines[start : next(i for i, line in enumerate(lines) if line.startswith("    files:"))]
+    assert "2 threads are in" in story[1], result.stdout
+    assert "ill.py" in story[2]
+    assert len(story) < 10
+    assert all(line.startswith(" " * 14) for line in story[1:])
+
+
+def test_what_a_run_was_given_is_kept(tmp_path: Path) -> None:
+    result = check(tmp_path, "raises", "--only=ISO-001", env=ill_behaved(tmp_path))
+    (folder,) = tmp_path.glob("fractal-check-*/files/test_one_object0")
+    assert str(folder / "run-1") in result.stdout
+    assert "requests/1.json" in result.stdout
+    request = json.loads((folder / "requests/1.json").read_text())
+    assert request["arguments"]["workflow"]["task_list"][0]["task"]["type"] == "parallel"
+    assert request["arguments"]["dataset"]["images"]
+    assert request["options"]
+
+
+def seeded(tmp_path: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    """The report of a check of a backend that fails each example, and the first example that it was given."""
+    tmp_path.mkdir()
+    only = ("--only=RAND-003", f"--json={tmp_path / 'report.json'}")
+    check(tmp_path, "raises", *only, *arguments, env=ill_behaved(tmp_path))
+    (request,) = tmp_path.glob("fractal-check-*/files/test_random_failures0/requests/1.json")
+    steps = json.loads(request.read_text())["arguments"]["workflow"]["task_list"][0]["args_parallel"]["do"]
+    ends = [steps_of_unit[2:] for steps_of_unit in steps.values()]
+    return json.loads((tmp_path / "report.json").read_text()), json.dumps(ends)
+
+
+def test_random_examples_are_the_same_unless_a_seed_is_given(tmp_path: Path) -> None:
+    report, usual = seeded(tmp_path / "usual")
+    again, usual_again = seeded(tmp_path / "again")
+    other, of_a_seed = seeded(tmp_path / "other", "--seed=5", "--examples=3")
+    assert usual == usual_again != of_a_seed
+    assert [(found["seed"], found["examples"]) for found in (report, again, other)] == [
+        (None, None),
+        (None, None),
+        (5, 3),
+    ]
+
+
 def test_wrong_input(tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
-    settings.write_text('{"option": {}, "arguments": {"slurm_usr": "x"}}')
+    settings.write_text('{"option": {}, "arguments": {"slurm_usr": "x"}, "time_limit_s": "1 min"}')
     cases: dict[str, tuple[list[str], str]] = {
         "no-such-backend": (["no-such-backend"], "There is no backend 'no-such-backend'"),
         "selection": (["local", "--only", "nonsense"], "nonsense"),
         "no settings": (["local", "--options", "missing.json"], "missing.json"),
         "settings": (["local", "--options", str(settings)], "slurm_usr"),
+        "time limit": (["local", "--options", str(settings)], "time_limit_s must be a whole number"),
+        "seed": (["local", "--seed", "-1"], "--seed"),
+        "examples": (["local", "--examples", "0"], "--examples"),
         "output": (["local", "--html", str(tmp_path / "no" / "such" / "page.html")], "page.html"),
     }
     for case, (arguments, told) in cases.items():
@@ -143,6 +206,18 @@ def test_options_reach_the_backend(tmp_path: Path) -> None:
     only_one = ("--only", "EXEC-007", "--options", str(settings), "--deadline", "3", "--json", str(found))
     check(tmp_path, "local", *only_one)
     assert json.loads(found.read_text())["subject"]["options"] == {"parallel_tasks_per_job": 1}
+
+
+@pytest.mark.parametrize(("time_limit_s", "code"), [(4, 0), (1, 1)])
+def test_an_engine_may_have_a_smallest_time_limit(tmp_path: Path, time_limit_s: int, code: int) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"time_limit_s": time_limit_s}))
+    env = install(
+        tmp_path / "installed", {"coarse-spool": "tests.conformance.correct.spool:CoarseSpoolBackend"}
+    )
+    only = ("--only", "CAP-009", "--options", str(settings))
+    result = check(tmp_path, "coarse-spool", *only, env=env)
+    assert result.returncode == code, result.stdout
 
 
 def test_wrong_options_are_no_verdict_on_the_backend(tmp_path: Path) -> None:

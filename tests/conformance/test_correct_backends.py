@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ class Case:
 _FOR_CLUSTERS = frozenset({"ENV-002", "CAP-005", "CAP-006", "CAP-007", "CAP-008", "CAP-009"})
 _NOTHING_LEFT_OUT = frozenset({"CAP-002", "CAP-003"})
 """No argument is ignored, and none is refused."""
+_FOR_LIMITS = frozenset({"EXEC-008", "EXEC-020", "EXEC-021"})
 _ANOTHER_USER = {"slurm_user": "nobody", "slurm_account": "lab"}
 
 CASES = [
@@ -45,6 +47,12 @@ CASES = [
         _ANOTHER_USER,
         not_declared=frozenset({"CAP-011"}),
         other=_NOTHING_LEFT_OUT | {"CAP-004"},
+    ),
+    Case(
+        "standard-only",
+        "tests.conformance.correct.standard:StandardOnly",
+        not_declared=_FOR_CLUSTERS | _FOR_LIMITS | {"CAP-010"},
+        other=frozenset({"IFACE-015"}),
     ),
     Case(
         "ending-spool",
@@ -114,3 +122,8 @@ def test_it_passes(checks: dict[str, Check], case: Case) -> None:
     assert set(found.not_passed) == case.not_declared | case.other | without_root
     for name in case.not_declared:
         assert all(reason.endswith("is not declared") for reason in found.not_passed[name])
+    for reasons in found.not_passed.values():
+        assert reasons
+        assert all(reason in found.printed for reason in reasons)
+    if case.name == "standard-only":
+        assert re.search(r"(?s)Judged in part\n.*no observers.*IFACE-007.*Not judged\n", found.printed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..expectations import Run, Subject, must, must_equal, not_judged, requirement
 from ..traces import Gate
 from ..workflows import Json, in_part, parallel
@@ -60,20 +62,29 @@ def _ends(run: Run) -> Json:
 
 @requirement("CAP-011")
 def test_ends_with_runner(subject: Subject) -> None:
-    """Kills the runner of three runs: of a unit that has a daemon and one that ignores SIGTERM, of a
-    non-parallel task's unit, and of an init."""
+    """Kills the runner of a unit that has a daemon, and of one that ignores SIGTERM."""
+    do: Json = {"a": [["double_fork", str(subject.folder / "daemon")]], "b": [["ignore_term"]]}
+    _must_end(subject, do, lambda steps: [parallel(steps)])
+
+
+@requirement("CAP-011")
+def test_single_units_end_with_runner(subject: Subject) -> None:
+    """Kills the runner of two runs: of a non-parallel task's unit, and of an init."""
+    _must_end(
+        subject,
+        {"init": [], "non_parallel": []},
+        lambda steps: [in_part(part, steps[part]) for part in ("init", "non_parallel")],
+    )
+
+
+def _must_end(subject: Subject, do: Json, tasks: Callable[[Json], list[Json]]) -> None:
+    """Kill the runner of units that wait, each task a run of its own."""
     runner, gate = subject.new_runner(), Gate(subject)
-    names = ("a", "b", "init", "non_parallel")
-    locks = {name: subject.folder / f"{name}-lock" for name in names}
-    extra = {"a": ["double_fork", str(subject.folder / "daemon")], "b": ["ignore_term"]}
-    do = {
-        name: [["alive", str(locks[name])], extra.get(name, ["sleep", 0]), *gate.steps(name)]
-        for name in names
-    }
-    subject.start([parallel(do)], ["a", "b"], runner=runner, **subject.room_for(2))
-    for part in ("init", "non_parallel"):
-        subject.start([in_part(part, do[part])], ["a"], runner=runner, what=part, **subject.room_for(1))
-    gate.must_come(*names)
+    locks = {name: subject.folder / f"{name}-lock" for name in do}
+    steps = {name: [["alive", str(locks[name])], *do[name], *gate.steps(name)] for name in do}
+    for task in tasks(steps):
+        subject.start([task], ["a", "b"], runner=runner, **subject.room_for(2))
+    gate.must_come(*do)
     runner.kill()
     for lock in locks.values():
         subject.must_be_dead(lock, f"{_GRACE_S} s after its runner was killed", _GRACE_S)

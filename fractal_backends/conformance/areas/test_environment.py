@@ -8,6 +8,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ...interface import Support
 from .. import processes
 from ..expectations import Subject, must, must_equal, not_judged, requirement
@@ -139,31 +141,45 @@ def _is_ours(subject: Subject, target: str) -> bool:
     return target.startswith(("pipe:", "socket:", str(subject.folder)))
 
 
+_ENDED_BY = {signal.SIGKILL, signal.SIGSTOP}  # whatever a process wants
+_ALL = {number for number in signal.Signals if number not in _ENDED_BY}
+_IGNORED = {
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGPIPE, signal.SIGALRM),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGXFSZ),
+}
+"""Not SIGCHLD: where it is ignored nobody can know how a child ended."""
+_SET_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+_SET_BY_SHELLS = {signal.SIGCHLD}
+
+
 @requirement("ENV-007")
-def test_signals(subject: Subject) -> None:
-    """Runs a shell script in a process that ignores SIGINT and blocks others; it tells what it ignores."""
+@pytest.mark.parametrize(
+    ("ignored", "blocked"), [(_IGNORED, set()), (set(), _ALL)], ids=["ignored", "blocked"]
+)
+def test_signals(subject: Subject, ignored: set[signal.Signals], blocked: set[signal.Signals]) -> None:
+    """Runs tasks of three types, and a shell script, in a process that ignores or blocks most signals; units
+    tell what they inherit."""
+    runner = subject.new_runner(
+        ignored_signals=[number.name for number in ignored],
+        blocked_signals=[number.name for number in blocked],
+    )
+    for kind, found in _found(subject, runner=runner).items():
+        _must_be_at_defaults(found["signals"], _SET_BY_PYTHON, kind)
     script, copy = subject.folder / "script", subject.folder / "status"
     script.write_text(f"exec cat /proc/self/status > {shlex.quote(str(copy))}\n")
     task = {"command_parallel": shlex.join(["/bin/sh", str(script)])}
-    runner = subject.new_runner(ignored_signals=["SIGINT"], blocked_signals=["SIGUSR2", "SIGALRM"])
     subject.run([parallel(task=task)], ["a"], runner=runner).must_succeed()
     must(copy.is_file(), "the script to run", "it did not")
-    lines = copy.read_text().splitlines()
-    blocked = ", ".join(_signals(lines, "SigBlk"))
-    must(not blocked, "no signal to be blocked when a unit starts", f"blocked: {blocked}")
-    ignored = {"SIGPIPE", "SIGTERM", "SIGINT"} & set(_signals(lines, "SigIgn"))
-    must(
-        not ignored,
-        "no SIGPIPE, SIGTERM or SIGINT to be ignored when a unit starts",
-        f"ignored: {sorted(ignored)}",
-    )
+    lines = (line.partition(":") for line in copy.read_text().splitlines())
+    _must_be_at_defaults({name: value for name, _, value in lines}, _SET_BY_SHELLS, "a shell script")
 
 
-def _signals(lines: list[str], mask: str) -> list[str]:
-    """The signals in one of the masks of a process's status."""
-    (bits,) = (int(line.split()[1], 16) for line in lines if line.startswith(mask))
-    names = {number.value: number.name for number in signal.Signals}
-    return [names.get(n, f"signal {n}") for n in range(1, 65) if bits >> (n - 1) & 1]
+def _must_be_at_defaults(status: Json, own: set[signal.Signals], kind: str) -> None:
+    """No signal may be blocked or ignored, but for those that the unit's own program sets."""
+    for mask, what in (("SigBlk", "blocked"), ("SigIgn", "ignored")):
+        bits = int(status[mask], 16)
+        found = [number.name for number in signal.Signals if bits >> (number - 1) & 1 and number not in own]
+        must(not found, f"no signal to be {what} when {kind} starts", f"{what}: {', '.join(found)}")
 
 
 @requirement("ENV-008")

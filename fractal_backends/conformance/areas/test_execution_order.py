@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 
-from ..expectations import Subject, must, must_equal, requirement
+from ..expectations import Subject, must, must_equal, not_judged, requirement
+from ..subject import read_json
 from ..traces import QUIET_S, Gate, must_not_have_run, recorded, stays
 from ..workflows import Steps, compound, names, non_parallel, parallel, updates, url
 
@@ -111,3 +116,33 @@ def test_options_of_tasks(subject: Subject) -> None:
     tasks = [parallel(alone, meta_parallel=metas[0]), parallel(together, meta_parallel=metas[1])]
     subject.run(tasks, ["a", "b", "c"]).must_succeed()
     must_equal(trace.read_text().split(), ["begins", "ends"] * 3, "what the units of the first task wrote")
+
+
+@requirement("EXEC-021")
+def test_precedence(subject: Subject) -> None:
+    """Runs units with a limit of 3 in the configuration file, then also one of 1 in the task's meta, then
+    also one of 2 that the backend is given; counts how many run at once."""
+    declared = subject.declared
+    if not declared.config_file_variable or declared.options_model is None:
+        not_judged("the backend does not say which options it knows, or where its configuration file is")
+    if any(option in subject.settings.options for option in declared.asking_for("concurrency_limit", 0)):
+        not_judged("the limit of units that run at once is among the options of --options")
+    file, here = subject.folder / "config.json", os.environ.get(declared.config_file_variable)
+    configured = {**(read_json(Path(here)) if here else {}), **declared.asking_for("concurrency_limit", 3)}
+    file.write_text(json.dumps(configured))
+    runner = subject.new_runner(env={declared.config_file_variable: str(file)})
+    meta = {"meta_parallel": declared.asking_for("concurrency_limit", 1)}
+    images = [f"image-{i}" for i in range(5)]
+    for number, (what, limit, fields, options) in enumerate(
+        [
+            ("with the configuration file's limit of 3", 3, {}, {}),
+            ("with a limit of 1 in the meta before the file's 3", 1, meta, {}),
+            ("with a limit of 2 given before the meta's 1 and the file's 3", 2, meta, subject.room_for(2)),
+        ]
+    ):
+        gate = Gate(subject, f"gate-{number}")
+        task = parallel({name: gate.steps(name) for name in images}, **fields)
+        run = subject.start([task], images, runner=runner, what=what, **options)
+        gate.must_hold(limit, what)
+        gate.let(*images)
+        run.wait().must_succeed()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import site
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,8 @@ from ..workflows import PARTS, in_part, parallel
 _GRACE_S = 0.5
 """For threads and processes that are just about to go when a run is over."""
 _ROUNDS = 3
+_Held = Mapping[str, Callable[[], set[Any]]]
+"""What is held, by its name."""
 _WAYS = [*zip(PARTS, ("session", "double_fork", "no_environment", "session"), strict=True)]
 
 
@@ -65,7 +70,7 @@ def test_threads(subject: Subject) -> None:
     """Counts the threads of the runner after each round of a success, a failure and a cancel."""
     runner = subject.runner
     try:
-        _must_not_grow(subject, runner, "threads", lambda: processes.threads(runner.pid))
+        _must_not_grow(subject, runner, {"threads": lambda: processes.threads(runner.pid)})
     except Violation as found:
         violation(found.expected, f"{found.got}; all threads:\n{runner.stacks()}")
 
@@ -74,7 +79,8 @@ def test_threads(subject: Subject) -> None:
 def test_descriptors(subject: Subject) -> None:
     """Counts the open descriptors of the runner after each round of a success, a failure and a cancel."""
     runner = subject.runner
-    _must_not_grow(subject, runner, "open descriptors", lambda: _lines(processes.descriptors(runner.pid)))
+    opened = {"open descriptors": lambda: _lines(processes.descriptors(runner.pid))}
+    _must_not_grow(subject, runner, opened)
 
 
 @requirement("HYG-006")
@@ -87,7 +93,7 @@ def test_children(subject: Subject) -> None:
         alive = {pid: processes.command_line(pid) for pid in processes.descendants(mine)}
         return _lines({**ended, **alive})
 
-    _must_not_grow(subject, subject.runner, "processes below the runner", below)
+    _must_not_grow(subject, subject.runner, {"processes below the runner": below})
 
 
 def _lines(found: Mapping[Any, str]) -> set[str]:
@@ -96,33 +102,91 @@ def _lines(found: Mapping[Any, str]) -> set[str]:
 
 @requirement("HYG-007")
 def test_files(subject: Subject) -> None:
-    """Looks into the temporary and the working folder after rounds of a success, a failure and a cancel."""
-    temporary, working = subject.folder / "temporary", subject.folder / "working"
+    """Looks into the temporary, the home and the working folder, and into shared memory, after rounds of a
+    success, a failure and a cancel."""
+    temporary, working, home = (subject.folder / name for name in ("temporary", "working", "home"))
     for folder in (temporary, working):
         folder.mkdir()
-    runner = subject.new_runner(env={"TMPDIR": str(temporary)}, cwd=working)
-    _must_not_grow(subject, runner, "files in the temporary folder", lambda: _files(temporary))
+    runner = subject.new_runner(env={"TMPDIR": str(temporary), **_own_home(home)}, cwd=working)
+    places = {
+        "files in the temporary folder": lambda: _files(temporary),
+        "files in the home folder": lambda: _files(home),
+        _IN_SHARED_MEMORY: _shared_memory,
+    }
+    started = time.monotonic()
+    grown = _growing(subject, runner, places)
+    if _IN_SHARED_MEMORY in grown and _grows_anyway(time.monotonic() - started):
+        del grown[_IN_SHARED_MEMORY]
+    _must_be_nothing(grown)
     found = sorted(_files(working))
     must(not found, "no file in the working folder", ", ".join(found))
 
 
+_IN_SHARED_MEMORY = "files in shared memory, /dev/shm,"
+
+
+def _own_home(home: Path) -> dict[str, str]:
+    """A home folder in which new files are seen: what the real one holds is linked there, but for caches."""
+    home.mkdir()
+    real = Path.home()
+    for path in real.iterdir() if os.access(real, os.R_OK | os.X_OK) else ():
+        if path.name != ".cache":
+            (home / path.name).symlink_to(path)
+    user_base = site.getuserbase()  # where packages may be that the backend needs
+    return {"HOME": str(home), "XDG_CACHE_HOME": str(home / ".cache"), "PYTHONUSERBASE": user_base}
+
+
 def _files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+    """All that is below a folder; what is behind links is not."""
+    return {
+        os.path.relpath(os.path.join(path, name), folder)
+        for path, folders, files in os.walk(folder)
+        for name in (*folders, *files)
+    }
 
 
-def _must_not_grow(subject: Subject, runner: Runner, what: str, held: Callable[[], set[Any]]) -> None:
+def _shared_memory() -> set[str]:
+    """This user's files in shared memory that no process holds which is none of ours."""
+    found = set()
+    for path in Path("/dev/shm").glob("*"):
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid == os.getuid():
+                found.add(str(path))
+    return found - processes.held_by_others(found) if found else found
+
+
+def _grows_anyway(seconds: float) -> bool:
+    """Whether files come up in shared memory also while nothing of ours runs: then they are not ours."""
+    before = _shared_memory()
+    return processes.eventually(lambda: bool(_shared_memory() - before), seconds)
+
+
+def _must_not_grow(subject: Subject, runner: Runner, held: _Held) -> None:
     """What a backend makes once, or now and then, is no leak; what it makes in every round is one."""
+    _must_be_nothing(_growing(subject, runner, held))
+
+
+def _growing(subject: Subject, runner: Runner, held: _Held) -> dict[str, set[Any]]:
+    """That of which more is held after every round, by name, and what is new in the last one."""
     _one_of_each(subject, runner)
+    suspects = dict(held)
+    before: dict[str, set[Any]] = {}
     for _ in range(_ROUNDS):
-        before = held()
+        before = {what: now() for what, now in suspects.items()}
         _one_of_each(subject, runner)
-        if _shrinks(held, len(before)):
-            return
-    new = ", ".join(sorted(map(str, held() - before)))
-    violation(
-        f"no more {what} after a success, a failure and a cancel than before them",
-        f"more of them after each of {_ROUNDS} rounds; new in the last one: {new}",
-    )
+        suspects = {what: now for what, now in suspects.items() if not _shrinks(now, len(before[what]))}
+        if not suspects:
+            return {}
+    return {what: now() - before[what] for what, now in suspects.items()}
+
+
+def _must_be_nothing(grown: Mapping[str, set[Any]]) -> None:
+    for what, new in grown.items():
+        listed = ", ".join(sorted(map(str, new)))
+        violation(
+            f"no more {what} after a success, a failure and a cancel than before them",
+            f"more of them after each of {_ROUNDS} rounds; new in the last one: {listed}",
+        )
 
 
 def _shrinks(held: Callable[[], set[Any]], limit: int) -> bool:

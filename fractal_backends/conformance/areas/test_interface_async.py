@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ..expectations import Run, Subject, must, must_equal, not_judged, requirement, violation
-from ..workflows import PARTS, in_part, names, parallel, updates
+from ..workflows import PARTS, StepsByImage, compound, image, in_part, names, non_parallel, parallel, updates
 
 _GAP_S = 0.5
 
@@ -45,19 +45,37 @@ def test_cancel(subject: Subject, part: str, way: str) -> None:
 
 
 @requirement("IFACE-007")
-def test_cancel_keeps_what_ended(subject: Subject) -> None:
+@pytest.mark.parametrize("part", ["parallel", "compute"])
+def test_cancel_keeps_what_ended(subject: Subject, part: str) -> None:
     """Cancels a run of two tasks when of the second one a unit has ended and another hangs."""
     if not subject.declared.takes_units:
         not_judged("the backend has no observers to tell when it knows of a unit's end")
     ended, here = subject.folder / "ended", subject.folder / "here"
     change = updates({"zarr_url": "new", "origin": "a", "attributes": {"from": "a"}})
-    do = {"a": [change, ["touch", str(ended)]], "b": [["touch", str(here)], ["hang"]]}
-    run = subject.start([parallel(), parallel(do)], ["a", "b"], observe=True)
+    do: StepsByImage = {"a": [change, ["touch", str(ended)]], "b": [["touch", str(here)], ["hang"]]}
+    second = parallel(do) if part == "parallel" else compound(["a", "b"], do)
+    run = subject.start([parallel(), second], ["a", "b"], observe=True, **subject.room_for(2))
     subject.wait_for(here)
     subject.wait_for(ended)
     _wait_for_end(subject, run, "1_par_0000000")
     _cancelled(run)
     must_equal(names(run.wait().images), ["a", "b", "new"], "the images in images.json")
+    must_equal(run.wait().statuses, ["done", "failed"], "the statuses in the history")
+
+
+@requirement("IFACE-007")
+@pytest.mark.parametrize("part", PARTS)
+def test_cancel_keeps_tasks(subject: Subject, part: str) -> None:
+    """Cancels a run of two tasks when a unit of the second one has written an output, and hangs."""
+    here = subject.folder / "here"
+    first = parallel([updates({"zarr_url": "new"})], task={"output_types": {"first": True}})
+    do = [updates({"zarr_url": "wrong"}), ["touch", str(here)], ["hang"]]
+    run = subject.start([first, in_part(part, do, task={"output_types": {"second": True}})], ["a"])
+    subject.wait_for(here)
+    _cancelled(run)
+    must_equal(run.wait().images, [image("a"), image("new", {"first": True})], "the images in images.json")
+    filters = {"types": {"first": True}, "attributes": {}}
+    must_equal(run.wait().saved["filters"], filters, "the filters in filters.json")
     must_equal(run.wait().statuses, ["done", "failed"], "the statuses in the history")
 
 
@@ -71,11 +89,19 @@ def _wait_for_end(subject: Subject, run: Run, label: str) -> None:
 
 
 @requirement("IFACE-008")
-def test_cancel_starts_nothing(subject: Subject) -> None:
-    """Cancels a run of sixty units when the first of them hang; each that starts leaves a line."""
+@pytest.mark.parametrize("part", PARTS)
+def test_cancel_starts_nothing(subject: Subject, part: str) -> None:
+    """Cancels a run of two tasks on sixty images when the first units hang; each start leaves a line."""
     trace, lock = subject.folder / "trace", subject.folder / "lock"
     do = [["alive", str(lock)], ["append", str(trace), "started"], ["hang"]]
-    run = subject.start([parallel(do), parallel(do)], [f"image-{i}" for i in range(60)])
+    images = [f"image-{i}" for i in range(60)]
+    first = {
+        "non_parallel": non_parallel(do),
+        "parallel": parallel(do),
+        "init": compound(images, do, do),
+        "compute": compound(images, do),
+    }
+    run = subject.start([first[part], parallel(do)], images, what=f"{part}; then a parallel task")
     subject.wait_for(trace)
     _cancelled(run)
     lines = _lines(trace)
@@ -89,16 +115,23 @@ def _lines(path: Path) -> int:
 
 
 @requirement("IFACE-009")
-def test_cancel_twice(subject: Subject) -> None:
-    """Cancels a run again and again while a unit hangs that ignores SIGTERM."""
-    lock, here = subject.folder / "lock", subject.folder / "here"
-    do = [["alive", str(lock)], ["ignore_term"], ["touch", str(here)], ["hang"]]
-    run = subject.start([parallel(do)], ["a"])
-    subject.wait_for(here)
+@pytest.mark.parametrize("parts", [("parallel", "non_parallel"), ("init", "compute")], ids=" and ".join)
+def test_cancel_twice(subject: Subject, parts: tuple[str, str]) -> None:
+    """Cancels two runs again and again while a unit of each hangs that ignores SIGTERM."""
+    locks = {part: subject.folder / f"{part}-lock" for part in parts}
+    here = {part: subject.folder / f"{part}-here" for part in parts}
+    runs = []
+    for part in parts:
+        do = [["alive", str(locks[part])], ["ignore_term"], ["touch", str(here[part])], ["hang"]]
+        runs.append(subject.start([in_part(part, do)], ["a"], what=part, **subject.room_for(1)))
+    for part in parts:
+        subject.wait_for(here[part])
     for _ in range(3):
-        run.cancel()
+        for run in runs:
+            run.cancel()
         time.sleep(0.1)  # so that the next one comes while this one is under way
-    _cancelled(run)
-    subject.must_be_dead(lock, "when CancelledError came out")
-    if not (run.folder / "history.json").exists():
-        violation("the history to be there", "there is no history.json")
+    for run, part in zip(runs, parts, strict=True):
+        _cancelled(run)
+        subject.must_be_dead(locks[part], "when CancelledError came out")
+        if not (run.folder / "history.json").exists():
+            violation("the history to be there", f"there is no history.json in {run.folder}")

@@ -9,7 +9,7 @@ import pytest
 
 from ..expectations import Ended, Run, Subject, must_equal, not_judged, requirement, violation
 from ..traces import Gate
-from ..workflows import Json, Steps, image, non_parallel, parallel, updates
+from ..workflows import PARTS, Json, Steps, image, in_part, non_parallel, parallel, updates
 
 _NONE: Json = {"attributes": {}, "types": {}}
 
@@ -43,11 +43,11 @@ def test_one_object(subject: Subject) -> None:
     _must_have_given(two.wait(), images, filters, tasks=2)
 
 
-def _meeting(subject: Subject, name: str, units: int = 2) -> list[Any]:
-    """A step that ends when so many units do it at the same time."""
+def _meeting(subject: Subject, name: str) -> list[Any]:
+    """A step that ends when two units do it at the same time."""
     folder = subject.folder / name
     folder.mkdir()
-    return ["gather", str(folder), units]
+    return ["gather", str(folder), 2]
 
 
 def _must_have_given(ended: Ended, images: list[Json], filters: Json, tasks: int) -> None:
@@ -93,28 +93,33 @@ def test_two_objects_with_options(subject: Subject) -> None:
     )
 
 
-def _waiting_run(subject: Subject, gate: Gate, name: str, **request: Any) -> tuple[Run, Path]:
+def _waiting_run(
+    subject: Subject, gate: Gate, name: str, part: str = "parallel", **request: Any
+) -> tuple[Run, Path]:
     """A run whose first task waits, and whose second one makes an image; and a lock that its unit holds."""
     lock = subject.folder / f"{name}-lock"
-    tasks = [parallel([["alive", str(lock)], *gate.steps(name)]), parallel([updates({"zarr_url": "new"})])]
+    waits = in_part(part, [["alive", str(lock)], *gate.steps(name)])
+    tasks = [waits, parallel([updates({"zarr_url": "new"})])]
     run = subject.start(tasks, ["a"], object="shared", **request)
     gate.must_come(name)
     return run, lock
 
 
 @requirement("ISO-003")
-@pytest.mark.parametrize("failure", ["exit code", "signal", "invalid output"])
-def test_a_failure(subject: Subject, failure: str) -> None:
-    """Runs, while a unit of another run of the same backend object waits, a unit that fails."""
+@pytest.mark.parametrize("part", PARTS)
+def test_a_failure(subject: Subject, part: str) -> None:
+    """Runs, while a unit of another run of the same backend object waits, units that exit with 3, that are
+    killed, and that write an output that is none."""
     gate = Gate(subject)
-    other, _ = _waiting_run(subject, gate, "the other run's unit")
-    last: Json = {
-        "exit code": ["exit_with", 3],
-        "signal": ["kill_self", 9],
-        "invalid output": ["output", [1]],
-    }
-    failed = subject.run([parallel([last[failure]])], ["a"], object="shared", what=failure)
-    failed.failure.must_be("TaskExecutionError" if failure == "exit code" else "JobExecutionError")
+    other, _ = _waiting_run(subject, gate, "the other run's unit", part)
+    for last, error in (
+        (["exit_with", 3], "TaskExecutionError"),
+        (["kill_self", 9], "JobExecutionError"),
+        (["output", [1]], "JobExecutionError"),
+    ):
+        what = f"{part}, {last[0]} {last[1]}"
+        failed = subject.run([in_part(part, [last])], ["a"], object="shared", what=what)
+        failed.failure.must_be(error)
     _must_go_on(gate, "the other run's unit", other)
 
 
@@ -128,11 +133,12 @@ def _must_go_on(gate: Gate, name: str, run: Run) -> None:
 
 
 @requirement("ISO-004")
-def test_a_cancel(subject: Subject) -> None:
+@pytest.mark.parametrize("part", PARTS)
+def test_a_cancel(subject: Subject, part: str) -> None:
     """Cancels one of two runs of a backend object while units of both wait; then lets the other one go on."""
     gate = Gate(subject)
-    other, _ = _waiting_run(subject, gate, "the other run's unit")
-    cancelled, lock = _waiting_run(subject, gate, "the unit")
+    other, _ = _waiting_run(subject, gate, "the other run's unit", part)
+    cancelled, lock = _waiting_run(subject, gate, "the unit", part)
     cancelled.cancel()
     cancelled.wait().failure.must_be("CancelledError")
     subject.must_be_dead(lock, "when the run was cancelled")
@@ -176,14 +182,13 @@ def test_spoilt_results(subject: Subject) -> None:
 
 @requirement("ISO-007")
 def test_logs(subject: Subject) -> None:
-    """Runs one workflow twice at the same time on one backend object; units print where their files are."""
-    task = parallel([_meeting(subject, "meeting", 4), ["print_args_file"]])
-    room = {**subject.room_for(2), "object": "shared"}
-    runs = [subject.start([task], ["a", "b"], **room) for _ in range(2)]
+    """Runs one workflow twice at the same time on one backend object; its units meet, and print where their
+    files are."""
+    task = parallel([_meeting(subject, "meeting"), ["print_args_file"]])
+    runs = [subject.start([task], ["a"], **subject.room_for(2), object="shared") for _ in range(2)]
     for run in runs:
         run.wait().must_succeed()
-        for component in range(2):
-            stem = run.folder / f"0_task/0_par_{component:07d}"
-            log = Path(f"{stem}.log")
-            text = log.read_text() if log.exists() else "no log"
-            must_equal(text, f"{stem}.args.json", f"the log of unit {stem.name} of {run.folder.name}")
+        stem = run.folder / "0_task/0_par_0000000"
+        log = Path(f"{stem}.log")
+        text = log.read_text() if log.exists() else "no log"
+        must_equal(text, f"{stem}.args.json", f"the log of unit {stem.name} of {run.folder.name}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 from hypothesis import settings, strategies as st
@@ -15,7 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from ..examples import THOROUGH, Trials, for_any
+from ..examples import THOROUGH, Trials, for_any, number_of_examples, seeded
 from ..expectations import Ended, Subject, must, must_contain, must_equal, requirement
 from ..oracle import ZARR_DIR, Expected, RandomTask, State, expected_ends
 from ..situations import situations
@@ -81,8 +80,10 @@ def test_runs_that_go_on(subject: Subject) -> None:
             self.state = ends[-1].state
             self.broken = (workflow, start + len(ends) - 1) if ends[-1].failed else None
 
-    chosen = settings(THOROUGH, max_examples=12, stateful_step_count=5)
-    trials.search(lambda: run_state_machine_as_test(Course, settings=chosen), at_least=5)
+    count = number_of_examples(subject, 12)
+    chosen = settings(THOROUGH, max_examples=count, stateful_step_count=5)
+    course = seeded(subject, Course)
+    trials.search(lambda: run_state_machine_as_test(course, settings=chosen), at_least=count // 2 - 1)
 
 
 def _judge_run(subject: Subject, place: str, part: Part, backend: str | None = None) -> None:
@@ -90,15 +91,11 @@ def _judge_run(subject: Subject, place: str, part: Part, backend: str | None = N
     state, workflow, tasks = part
     task_list = [written(task) for task in workflow]
     source = dataset(state.images, zarr_dir=ZARR_DIR, filters=state.filters)
-    folder = subject.folder / place
-    folder.mkdir(parents=True)
-    for name, value in (("workflow", {"task_list": task_list}), ("dataset", source)):
-        (folder / f"{name}.json").write_text(json.dumps(value, indent=1))
     ended = subject.run(
         task_list,
         dataset=source,
-        folder=f"{place}/run",
-        what=f"tasks {tasks.start} to {tasks.stop - 1} of {folder}/workflow.json on dataset.json beside it",
+        folder=place,
+        what=f"tasks {tasks.start} to {tasks.stop - 1} of a random workflow",
         first_task_index=tasks.start,
         last_task_index=tasks.stop - 1,
         object=backend,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ..examples import for_any
 from ..expectations import Ended, Subject, must, must_contain, must_equal, requirement
 from ..violations import must_name
-from ..workflows import Json, image, parallel, updates
+from ..workflows import Json, StepsByImage, image, parallel, step, updates, url
 
 
 @dataclass(frozen=True)
@@ -120,61 +120,94 @@ _HANGS: tuple[str, ...] = ("hang", "session", "write_until_killed")
 
 @dataclass(frozen=True)
 class _Cancelled:
-    """A run of some parallel tasks in which a unit may hang, and the moment when it is cancelled."""
+    """A run of some tasks in which a unit may hang, and the moment when it is cancelled."""
 
-    units: int
+    kinds: tuple[str, ...]
+    """Of its tasks."""
+    images: int
     hangs: tuple[int, int, str] | None
     """Which task's unit does, and how."""
     moment: int
     """How many units have to have started by then."""
 
     @property
+    def names(self) -> list[str]:
+        """Of the images."""
+        return [f"{number}" for number in range(self.images)]
+
+    def units(self, task: int) -> list[str]:
+        """A task's units, in the order of their starts: those of images have their names."""
+        units = {"parallel": self.names, "non_parallel": ["all"], "compound": ["init", *self.names]}
+        return units[self.kinds[task]]
+
+    @property
+    def stuck(self) -> tuple[int, str] | None:
+        """The task and the unit that hangs."""
+        if self.hangs is None:
+            return None
+        task, place, _ = self.hangs
+        units = self.units(task)
+        return task, units[place % len(units)]
+
+    @property
     def after(self) -> int:
-        """The moment, if it is sure to come."""
-        sure = _TASKS * self.units if self.hangs is None else self.hangs[0] * self.units + 1
+        """The moment, if it is sure to come: a unit that hangs may keep all others from starting."""
+        task, unit = self.stuck or (_TASKS, "")
+        sure = sum(len(self.units(before)) for before in range(task))
+        if self.stuck:
+            sure += 1 + (self.kinds[task] == "compound" and unit != "init")
         return min(self.moment, sure)
 
     @property
     def what(self) -> str:
         """For a person to read."""
         stuck = "no unit hangs"
-        if self.hangs:
-            stuck = f"task {self.hangs[0]}'s unit {self.hangs[1] % self.units} hangs ({self.hangs[2]})"
-        return f"{_TASKS} tasks of {self.units} units, cancelled when {self.after} have started; {stuck}"
+        if self.hangs and self.stuck:
+            stuck = f"task {self.stuck[0]}'s unit {self.stuck[1]} hangs ({self.hangs[2]})"
+        tasks = f"{', '.join(self.kinds)} on {self.images} images"
+        return f"{tasks}, cancelled when {self.after} units have started; {stuck}"
 
     def situations(self) -> set[str]:
         """What is new about it."""
-        stuck = self.hangs and (self.hangs[0], self.hangs[2])
-        return {f"{self.units}", f"after {self.after}", f"{stuck}", f"{self.hangs is None} {self.after}"}
+        found = {f"{self.images}", f"after {self.after}", f"{self.stuck is None} {self.after}"}
+        found |= {f"task {task}: {kind}" for task, kind in enumerate(self.kinds)}
+        if self.hangs and self.stuck:
+            task, unit = self.stuck
+            kind = unit if unit in ("init", "all") else self.kinds[task]
+            found |= {f"{kind} hangs", f"{kind}: {self.hangs[2]}", f"in task {task}"}
+        return found
 
-    def steps(self, folder: Path, task: int, unit: int) -> list[list[Any]]:
+    def task(self, folder: Path, task: int) -> Json:
+        """A task, as a workflow task."""
+        steps = {unit: self._steps(folder, task, unit) for unit in self.units(task)}
+        parts: list[StepsByImage] = [steps.pop(unit) for unit in ("init", "all") if unit in steps]
+        if steps:
+            parts.append(steps)
+        return step(self.kinds[task], *parts, task={"output_types": {f"t{task}": True}})
+
+    def _steps(self, folder: Path, task: int, unit: str) -> list[list[Any]]:
         """What a unit does."""
         begin = [["append", f"{folder}/begun.txt", f"{task}"], ["alive", f"{folder}/alive"]]
-        if self.hangs and (task, unit) == (self.hangs[0], self.hangs[1] % self.units):
+        if self.hangs and (task, unit) == self.stuck:
             how = self.hangs[2]
             return [*begin, *([[how, f"{folder}/{how}"]] if how != "hang" else []), ["hang"]]
-        done = updates({"zarr_url": f"{unit}", "attributes": {f"t{task}": unit}})
-        return [*begin, done, ["append", f"{folder}/ended.txt", f"{task} {unit}"]]
+        if unit == "init":
+            return [*begin, ["output", {"parallelization_list": [{"zarr_url": url(n)} for n in self.names]}]]
+        changed = self.names if unit == "all" else [unit]
+        done = updates(*({"zarr_url": name, "attributes": {f"t{task}": int(name)}} for name in changed))
+        return [*begin, done, *(["append", f"{folder}/ended.txt", f"{task} {name}"] for name in changed)]
 
 
 @requirement("RAND-004")
 def test_cancels(subject: Subject) -> None:
-    """Cancels a run of three parallel tasks when a random number of units have started. This is the simplest
-    example that was found to go wrong."""
+    """Cancels a run of three tasks when a random number of units have started. This is the simplest example
+    that was found to go wrong."""
 
     def judge(example: _Cancelled, place: str) -> None:
         folder = subject.folder / place
         folder.mkdir()
-        tasks = [
-            parallel(
-                {f"{unit}": example.steps(folder, task, unit) for unit in range(example.units)},
-                task={"output_types": {f"t{task}": True}},
-            )
-            for task in range(_TASKS)
-        ]
-        run = subject.start(
-            tasks, [f"{unit}" for unit in range(example.units)], folder=f"{place}/run", what=example.what
-        )
+        tasks = [example.task(folder, task) for task in range(_TASKS)]
+        run = subject.start(tasks, example.names, folder=f"{place}/run", what=example.what)
         subject.before_the_end(
             lambda: len(_lines(folder / "begun.txt")) >= example.after, f"{example.after} units to start"
         )
@@ -184,9 +217,10 @@ def test_cancels(subject: Subject) -> None:
             subject.must_be_dead(folder / "alive", "after the cancel")
         _must_be_whole(ended, example)
 
+    kinds = st.tuples(*[st.sampled_from(("parallel", "non_parallel", "compound"))] * _TASKS)
     hangs = st.tuples(st.integers(0, _TASKS - 1), st.integers(0, 3), st.sampled_from(_HANGS))
-    cancelled = st.builds(_Cancelled, st.integers(1, 4), st.none() | hangs | hangs, st.integers(0, 10))
-    for_any(subject, cancelled, _Cancelled.situations, judge, count=8, out_of=60)
+    cancelled = st.builds(_Cancelled, kinds, st.integers(1, 4), st.none() | hangs | hangs, st.integers(0, 12))
+    for_any(subject, cancelled, _Cancelled.situations, judge, count=10, out_of=100)
 
 
 def _must_be_whole(ended: Ended, example: _Cancelled) -> None:
@@ -211,11 +245,13 @@ def _must_be_whole(ended: Ended, example: _Cancelled) -> None:
     types = {f"t{task}": True for task in range(done)}
     must_equal(saved["filters"], {"types": types, "attributes": {}}, f"filters.json after {done} whole tasks")
     of_the_last = _of_units_that_ended(ended, done) if failed else set()
+    if of_the_last and example.kinds[done] == "non_parallel":
+        of_the_last = set(example.names)
     expected = []
-    for unit in range(example.units):
-        tasks = [*range(done), *([done] if f"{unit}" in of_the_last else [])]
-        attributes: Json = {f"t{task}": unit for task in tasks}
-        expected.append(image(f"{unit}", {f"t{task}": True for task in tasks}, **attributes))
+    for name in example.names:
+        tasks = [*range(done), *([done] if name in of_the_last else [])]
+        attributes: Json = {f"t{task}": int(name) for task in tasks}
+        expected.append(image(name, {f"t{task}": True for task in tasks}, **attributes))
     must_equal(saved["images"], expected, f"images.json after {done} whole tasks")
 
 

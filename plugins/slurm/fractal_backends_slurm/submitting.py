@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
 from fractal_backends import RunInfo, Unit
 
@@ -81,8 +82,7 @@ class Submitter:
             f"--comment={title}",
             f"--array=0-{len(submission.parts) - 1}",
             f"--chdir={submission.folder}",
-            "--output=%A_%a.out",
-            "--error=%A_%a.out",
+            f"--output={_words_file(submission.folder)}",
             "--open-mode=append",
             "--no-requeue",
             "--kill-on-invalid-dep=yes",
@@ -141,3 +141,10 @@ class Submitter:
         cache = self._run.user_cache_dir
         below = options.user_local_exports if cache else {}
         return {**options.exports, **{name: f"{cache}/{path}" for name, path in below.items()}, **unit.env}
+
+
+def _words_file(folder: Path) -> str:
+    """Where SLURM's own words on an array task go, next to its receipts."""
+    # A backslash, which has to be doubled, keeps SLURM from seeing patterns: one file must do for all.
+    escaped = str(folder).replace("\\", "\\\\")
+    return "%A_%a.out" if escaped == str(folder) else f"{escaped}/job.out"

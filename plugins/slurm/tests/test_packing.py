@@ -29,11 +29,11 @@ def packed(units: int, limits: SiteLimits | None = None, **options: Any) -> tupl
     [
         (1, {}, (1, 1, 1)),
         (7, {}, (7, 1, 1)),
-        (100, {}, (100, 1, 1)),
-        (101, {}, (51, 2, 1)),
-        (1_000, {}, (100, 10, 1)),
-        (20_000, {}, (100, 200, 1)),
-        (1_000_000, {}, (100, 10_000, 1)),
+        (250, {}, (250, 1, 1)),
+        (251, {}, (126, 2, 1)),
+        (1_000, {}, (250, 4, 1)),
+        (20_000, {}, (250, 80, 1)),
+        (1_000_000, {}, (250, 4_000, 1)),
         # long units are not put one behind the other for weeks
         (20_000, {"time": "01:00:00"}, (834, 24, 1)),
         (20_000, {"time": "2-0"}, (4_000, 5, 1)),
@@ -59,7 +59,7 @@ def packed(units: int, limits: SiteLimits | None = None, **options: Any) -> tupl
         (100, {"target_num_jobs": 10}, (10, 10, 1)),
         (5, {"max_num_jobs": 2}, (2, 3, 1)),
         (10, {"target_cpus_per_job": 4}, (3, 4, 4)),
-        (1_000, {"max_cpus_per_job": 4}, (100, 10, 4)),
+        (1_000, {"max_cpus_per_job": 4}, (250, 4, 4)),
         # GPUs are not shared
         (20, {**FMI, "needs_gpu": True}, (10, 2, 1)),
         (20, {"gres": "gpu:1", "target_cpus_per_job": 4}, (20, 1, 1)),

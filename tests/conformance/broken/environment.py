@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
 from fractal_backends import RunInfo, RunResult, Support, Unit, UnitExecutor
 from tests.conformance.broken import caught_by
-from tests.conformance.broken.plain import PlainBackend
+from tests.conformance.broken.plain import ALL_SIGNALS, PlainBackend
 
 _WITH_INIT_LINES = {**PlainBackend.arguments, "worker_init": Support.HONOURED}
 
@@ -95,20 +96,55 @@ class PipeInherited(PlainBackend):
         return process
 
 
-def _reset_mask() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
 @caught_by("ENV-007", "units ignore SIGPIPE, as Python does")
 class SigpipeIgnored(PlainBackend):
     def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
-        return {**super().how(unit, log), "restore_signals": False}
+        return {**super().how(unit, log), "restore_signals": False, "preexec_fn": _all_but(signal.SIGPIPE)}
+
+
+def _all_but(*kept: int) -> Callable[[], None]:
+    """Resets all signals but these."""
+
+    def reset() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        for number in ALL_SIGNALS - {*kept}:
+            signal.signal(number, signal.SIG_DFL)
+
+    return reset
 
 
 @caught_by("ENV-007", "units ignore SIGINT where the server does")
 class SigintIgnored(PlainBackend):
     def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
-        return {**super().how(unit, log), "preexec_fn": _reset_mask}
+        return {**super().how(unit, log), "preexec_fn": _all_but(signal.SIGINT)}
+
+
+@caught_by("ENV-007", "units ignore SIGHUP where the server was started with nohup")
+class SighupIgnored(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "preexec_fn": _all_but(signal.SIGHUP)}
+
+
+def _ignore_children() -> None:
+    _all_but()()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+@caught_by("ENV-007", "units ignore SIGCHLD, so that they need not be waited for")
+class SigchldIgnored(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "preexec_fn": _ignore_children}
+
+
+def _unblock_most() -> None:
+    _all_but()()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGUSR2})
+
+
+@caught_by("ENV-007", "signals that the engine waits for are blocked in units")
+class EnginesSignalsBlocked(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "preexec_fn": _unblock_most}
 
 
 @caught_by("ENV-008", "units are in the process group of the server")

@@ -21,6 +21,8 @@ from tests.conformance.broken import caught_by
 from tests.conformance.broken.plain import PlainBackend, PlainExecutor
 from tests.conformance.broken.tools import WithExecutor
 
+SHARED_MEMORY = Path("/dev/shm")
+
 
 class _EndsItsGroup(subprocess.Popen[bytes]):
     """A unit's process, with whose end that of its process group comes."""
@@ -148,6 +150,22 @@ class HelperForEachCancel(LocalBackend):
 class TemporaryFileForEachRun(LocalBackend):
     def open(self, run: RunInfo) -> UnitExecutor:
         os.close(tempfile.mkstemp(prefix="run-")[0])
+        return super().open(run)
+
+
+@caught_by("HYG-007", "each run has a file in a folder of the user's, and leaves it there")
+class FileInTheHome(LocalBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        folder = Path.home() / ".cache" / "broken-backend"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / run.id).touch()
+        return super().open(run)
+
+
+@caught_by("HYG-007", "what a run shares with its workers stays in shared memory")
+class SharedMemoryForEachRun(LocalBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        (SHARED_MEMORY / f"{self.name}-{run.id}").touch()  # see `test_broken_backends`
         return super().open(run)
 
 

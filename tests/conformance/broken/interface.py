@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from fractal_backends_local import LocalBackend
 from fractal_backends_local.backend import LocalExecutor
 
-from fractal_backends import Options, RunInfo, RunResult, Unit, UnitEvent, UnitExecutor, UnitState
+from fractal_backends import Options, Outcome, RunInfo, RunResult, Unit, UnitEvent, UnitExecutor, UnitState
+from fractal_backends.engine import run as engine_run
+from fractal_backends.models import InitOutput
 from tests.conformance.broken import caught_by
+from tests.conformance.broken.tools import WithEngine
+
+_judge = engine_run._judge
 
 
 @caught_by("IFACE-001", "it cannot run anything: its executor needs a package that is not there")
@@ -72,6 +78,21 @@ class CancelThatDoesNotWait(LocalBackend):
             raise
 
 
+@caught_by("IFACE-006", "a cancel is heard when the queue is looked at the next time, 7 s later")
+class CancelHeardLate(LocalBackend):
+    """The suite has half of its deadline for it: see `test_broken_backends`."""
+
+    async def process_workflow(self, **arguments: Any) -> RunResult:
+        task = asyncio.create_task(super().process_workflow(**arguments))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.sleep(7)
+            task.cancel()
+            await asyncio.wait([task])
+            raise
+
+
 @caught_by("IFACE-006", "a cancel is taken for the end of the run: no CancelledError")
 class CancelSwallowed(LocalBackend):
     async def process_workflow(self, **arguments: Any) -> RunResult:
@@ -112,6 +133,47 @@ class _KeepsStarting(LocalExecutor):
             self._supervisor = Supervisor()
         else:
             super().cancel()
+
+
+@caught_by("IFACE-007", "images of a run that is cancelled in a task of one unit are those of its beginning")
+class CancelOfAnInitLosesTasks(LocalBackend):
+    async def process_workflow(self, **arguments: Any) -> RunResult:
+        try:
+            return await super().process_workflow(**arguments)
+        except asyncio.CancelledError:
+            folder = Path(arguments["workflow_dir_local"])
+            last = max(folder.glob("*_*/*.args.json"), key=lambda path: path.stat().st_mtime_ns)
+            if "_par_" not in last.name:
+                (folder / "images.json").write_text(json.dumps(arguments["dataset"]["images"]))
+            raise
+
+
+def _init_is_done(unit: Unit, outcome: Outcome, model: Any) -> Any:
+    return _judge(unit, Outcome.exited(0) if model is InitOutput else outcome, model)
+
+
+@caught_by("IFACE-008", "the units that an init asked for start although it was cancelled")
+class UnitsOfACancelledInitStart(WithEngine):
+    """Each part of a task has an executor of its own, and a cancel is for the one that is there."""
+
+    changes: ClassVar = {"run._judge": _init_is_done}
+
+    def open(self, run: RunInfo) -> UnitExecutor:
+        return _EachPartAnew(run)
+
+
+class _EachPartAnew(UnitExecutor):
+    def __init__(self, run: RunInfo) -> None:
+        self._info = run
+        self._now: UnitExecutor | None = None
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        with LocalExecutor(self._info) as self._now:
+            yield from self._now.run(units, options)
+
+    def cancel(self) -> None:
+        if self._now is not None:
+            self._now.cancel()
 
 
 @caught_by("IFACE-008", "a cancel ends what runs, and the next units start")

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
-from fractal_backends_local import LocalBackend
+from fractal_backends_local import LocalBackend, LocalBackendConfig
 from fractal_backends_local.backend import LocalExecutor
 
 from fractal_backends import (
     Cause,
     FuturesBackend,
     Options,
+    Outcome,
     RunInfo,
     RunResult,
+    Support,
     Unit,
     UnitEvent,
     UnitExecutor,
@@ -27,6 +32,7 @@ from fractal_backends import (
 from tests.conformance.broken import caught_by
 from tests.conformance.broken.plain import PlainBackend
 from tests.conformance.broken.tools import WithExecutor
+from tests.conformance.correct.spool import SpoolBackend, SpoolExecutor
 
 
 @caught_by("ISO-001", "the folder of the run is an attribute of the backend object")
@@ -127,6 +133,44 @@ class OneCancelForAll(LocalBackend):
             raise
 
 
+class _SinglesTogether(LocalExecutor):
+    """Units of non-parallel tasks and inits are ended together, whichever run they are of."""
+
+    running: ClassVar[set[_SinglesTogether]] = set()
+    when: ClassVar[frozenset[Cause]]
+    """The causes of an end that is the end of all."""
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        if units[0].component is None:
+            self.running.add(self)
+        try:
+            for event in super().run(units, options):
+                yield event
+                if event.unit.component is None and event.outcome and event.outcome.cause in self.when:
+                    for other in [*self.running]:
+                        other.cancel()
+        finally:
+            self.running.discard(self)
+
+
+class _CancelledTogether(_SinglesTogether):
+    when = frozenset({Cause.CANCELLED})
+
+
+@caught_by("ISO-004", "inits and units of non-parallel tasks are cancelled by a name that runs share")
+class SinglesCancelledTogether(WithExecutor):
+    executor = _CancelledTogether
+
+
+class _FailTogether(_SinglesTogether):
+    when = frozenset({Cause.TASK_ERROR, Cause.KILLED})
+
+
+@caught_by("ISO-003", "an init that fails ends those of other runs, which have the same name")
+class SinglesFailTogether(WithExecutor):
+    executor = _FailTogether
+
+
 @caught_by("ISO-005", "a backend object that was cancelled once stays so")
 class CancelledForEver(LocalBackend):
     _is_cancelled = False
@@ -187,3 +231,104 @@ class LogsInOneFolder(PlainBackend):
         log = shared.open("wb")
         Path(unit.log_file).symlink_to(shared)
         return log
+
+
+class _FromTheObject(PlainBackend):
+    """What the last run was given is in attributes of the backend object."""
+
+    last: dict[str, str]
+
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return super().how(replace(unit, env={**unit.env, **self.last}), log)
+
+
+@caught_by("ISO-008", "the cache folder is an attribute of the backend object")
+class CacheDirOnTheObject(_FromTheObject):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        self.last = {"FRACTAL_CACHE_DIR": run.user_cache_dir} if run.user_cache_dir else {}
+        return super().open(run)
+
+
+@caught_by("ISO-008", "what the initial lines export is kept in the class")
+class InitLinesOfTheClass(_FromTheObject):
+    arguments: ClassVar = {**PlainBackend.arguments, "worker_init": Support.HONOURED}
+
+    def open(self, run: RunInfo) -> UnitExecutor:
+        lines = (run.worker_init or "").splitlines()
+        pairs = (line.removeprefix("export ").partition("=") for line in lines)
+        type(self).last = {name: value for name, _, value in pairs}
+        return super().open(run)
+
+
+class _KeepsAccount(SpoolExecutor):
+    kept: ClassVar[str | None] = None
+
+    def _prepared(self, unit: Unit) -> Unit:
+        type(self).kept = self._run.slurm_account or self.kept
+        self._run = replace(self._run, slurm_account=self.kept)
+        return super()._prepared(unit)
+
+
+@caught_by("ISO-008", "the account of one run is that of all which name none", slurm_account="lab")
+class AccountKept(SpoolBackend):
+    def open(self, run: RunInfo) -> UnitExecutor:
+        return _KeepsAccount(run, ends_with_runner=False)
+
+
+@caught_by("ISO-008", "there is one remote folder for all runs that are under way")
+class RemoteFolderOfTheObject(SpoolBackend):
+    _remote: Path | None = None
+
+    def open(self, run: RunInfo) -> UnitExecutor:
+        if run.workflow_dir_remote == run.workflow_dir_local:
+            return super().open(run)
+        self._remote = self._remote or run.workflow_dir_remote
+        return super().open(replace(run, workflow_dir_remote=self._remote / run.workflow_dir_local.name))
+
+
+class _Slots(PlainBackend):
+    """Four slots, which belong to the backend object."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._slots = threading.Semaphore(4)
+
+    def start(self, unit: Unit, log: BinaryIO) -> subprocess.Popen[bytes]:
+        while not self._slots.acquire(timeout=0.1):
+            if not Path(unit.args_file).parent.exists():
+                raise OSError("the run is gone")
+        return super().start(unit, log)
+
+
+@caught_by("ISO-009", "the slot of a unit that fails is not given back")
+class SlotLostByAFailure(_Slots):
+    def verdict(self, unit: Unit, returncode: int) -> Outcome:
+        if returncode == 0:
+            self._slots.release()
+        return super().verdict(unit, returncode)
+
+
+@caught_by("ISO-009", "the slot of a unit that is cancelled is not given back")
+class SlotLostByACancel(_Slots):
+    def verdict(self, unit: Unit, returncode: int) -> Outcome:
+        self._slots.release()
+        return super().verdict(unit, returncode)
+
+
+class _CountsDown(LocalExecutor):
+    lost: ClassVar = 0
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        assert isinstance(options, LocalBackendConfig)
+        ceiling = max(1, options.ceiling - self.lost // 4)
+        yield from super().run(units, options.model_copy(update={"parallel_tasks_per_job": ceiling}))
+
+    def _execute(self, unit: Unit, config: LocalBackendConfig) -> Outcome:
+        outcome = super()._execute(unit, config)
+        type(self).lost += outcome.cause is Cause.KILLED
+        return outcome
+
+
+@caught_by("ISO-009", "four units that are killed cost a slot")
+class SlotsLostByKills(WithExecutor):
+    executor = _CountsDown

@@ -53,9 +53,13 @@ class PlainBackend(Backend):
         return Outcome.exited(returncode)
 
 
+ALL_SIGNALS = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
 def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    for number in ALL_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
 
 
 class PlainExecutor(WindowExecutor):

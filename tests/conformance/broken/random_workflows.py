@@ -218,6 +218,18 @@ class CancelledIsDone(WithEngine):
     changes: ClassVar = {"folder.RunFolder.save": _done}
 
 
+def _singles_done(folder: RunFolder, images: Any, filters: Any, history: list[Any]) -> None:
+    last = history[-1:]
+    if last and last[0]["workflowtask"]["task"]["type"] == "non_parallel":
+        history = [*history[:-1], {**last[0], "status": "done"}]
+    _save(folder, images, filters, history)
+
+
+@caught_by("RAND-004", "a non-parallel task that was cancelled is done, in the history")
+class CancelledSingleIsDone(WithEngine):
+    changes: ClassVar = {"folder.RunFolder.save": _singles_done}
+
+
 def _images_only(folder: RunFolder, images: Any, filters: Any, history: list[Any]) -> None:
     if history and history[-1]["status"] == "failed":
         _save(folder, images, filters, history[:-1])

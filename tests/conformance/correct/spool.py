@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, ClassVar, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fractal_backends import (
     Backend,
@@ -39,6 +39,8 @@ from fractal_backends import (
 from fractal_backends.interface import Support
 
 from .spool_folder import POLL_S, Spool
+
+_SMALLEST_S = 4
 
 
 class SpoolOptions(Options):
@@ -61,12 +63,24 @@ class SpoolOptions(Options):
         return {"memory_mb": self.memory_limit, "seconds": seconds}
 
 
+class CoarseSpoolOptions(SpoolOptions):
+    """Short time limits are refused."""
+
+    @model_validator(mode="after")
+    def check_time_limit(self) -> Self:
+        """Raises ValueError."""
+        if (self.limits["seconds"] or _SMALLEST_S) < _SMALLEST_S:
+            raise ValueError(f"time_limit must be {_SMALLEST_S} s or more")
+        return self
+
+
 class SpoolBackend(Backend):
     """Units outlive the runner, and can be adopted."""
 
     name = "spool"
     interface_version = 1
     options_model = SpoolOptions
+    config_file_variable = "SPOOL_CONFIG_FILE"
     capabilities = frozenset({"concurrency_limit", "memory_limit", "time_limit", "readopt"})
     arguments: ClassVar[Mapping[str, Support]] = dict.fromkeys(Backend.arguments, Support.HONOURED)
 
@@ -80,6 +94,13 @@ class EndingSpoolBackend(SpoolBackend):
 
     name = "ending-spool"
     capabilities = frozenset({"concurrency_limit", "memory_limit", "time_limit", "ends_with_runner"})
+
+
+class CoarseSpoolBackend(SpoolBackend):
+    """Its smallest time limit is 4 s, as that of others is a minute."""
+
+    name = "coarse-spool"
+    options_model = CoarseSpoolOptions
 
 
 class SpoolExecutor(UnitExecutor):

@@ -46,6 +46,10 @@ function code_and_signal(status) {
 }
 
 BEGIN {
+    if (code_and_signal(system("kill -s KILL $$")) != "0 9") {
+        print "The awk of this node does not tell signals (BusyBox?): mawk, gawk or original-awk is needed"
+        exit 1
+    }
     program = ARGV[1]
     while ((getline label <ARGV[2]) > 0)
         if (++line_number >= ARGV[3] && line_number <= ARGV[4]) labels[++count] = label

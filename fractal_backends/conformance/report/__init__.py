@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from .requirements import SUITE_VERSION, Requirement
+from ..requirements import SUITE_VERSION, Requirement
 
 NOT_SELECTED = "not selected"
 """Why a requirement was not judged, where only others were asked for."""
@@ -66,6 +66,10 @@ class Report:
     seconds: float = 0.0
     folder: str | None = None
     """Where the files of the failed tests are."""
+    seed: int | None = None
+    """Of the random examples; None: those that are always the same."""
+    examples: int | None = None
+    """How many random examples each test was to have; None: as many as it thought enough."""
     suite_version: int = SUITE_VERSION
 
     def having(self, verdict: Verdict) -> list[Judgement]:

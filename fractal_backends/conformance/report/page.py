@@ -8,14 +8,16 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from ..errors import InvalidInputError
-from ..interface import OPTIONAL_ARGUMENTS
-from .report import Report, Subject, Verdict
-from .requirements import capabilities
+from ...errors import InvalidInputError
+from ...interface import OPTIONAL_ARGUMENTS
+from ..requirements import capabilities
+from . import Report, Subject, Verdict
 from .summary import (
     bounded,
     by_area,
     duration,
+    examples_in_words,
+    judged_in_part_by_reason,
     not_judged_by_reason,
     outcome_of,
     verdict_in_words,
@@ -47,6 +49,7 @@ def render_page(report: Report) -> str:
             said=verdict_in_words(report),
             numbers={verdict: len(report.having(verdict)) for verdict in Verdict},
             areas=[summary for summary in by_area(report) if summary.judgements],
+            in_part=judged_in_part_by_reason(report),
             not_judged=not_judged_by_reason(report),
             anchors=_anchors(report),
             shown_verdicts=[verdict for verdict in Verdict if report.having(verdict)],
@@ -56,6 +59,7 @@ def render_page(report: Report) -> str:
             arguments=_arguments(report.subject),
             options={key: _as_text(value) for key, value in report.subject.options.items()},
             started=_moment(report.started),
+            examples=examples_in_words(report),
         )
     )
     return page

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .report import NOT_SELECTED, Judgement, Report, Verdict
-from .requirements import Area, areas
+from ..requirements import Area, areas
+from . import NOT_SELECTED, Judgement, Report, Verdict
 
 
 class Outcome(StrEnum):
@@ -80,6 +81,12 @@ def counts_in_words(report: Report) -> str:
     return ", ".join(parts) or "no requirements"
 
 
+def examples_in_words(report: Report) -> str:
+    """Which random examples there were: "those of seed 7, 100 for each test"."""
+    which = "the usual ones" if report.seed is None else f"those of seed {report.seed}"
+    return which if report.examples is None else f"{which}, {report.examples} for each test"
+
+
 def by_area(report: Report) -> list[AreaSummary]:
     """The judgements of each area, in order."""
     found = []
@@ -92,9 +99,19 @@ def by_area(report: Report) -> list[AreaSummary]:
 
 def not_judged_by_reason(report: Report) -> dict[str, list[Judgement]]:
     """What was not judged, by the reason why, in the order in which the reasons come up."""
+    return _by_reason(report.having(Verdict.NOT_JUDGED))
+
+
+def judged_in_part_by_reason(report: Report) -> dict[str, list[Judgement]]:
+    """What passed as far as it was judged, by the reason why the rest was not."""
+    return _by_reason(judgement for judgement in report.having(Verdict.PASSED) if judgement.reasons)
+
+
+def _by_reason(judgements: Iterable[Judgement]) -> dict[str, list[Judgement]]:
     found: dict[str, list[Judgement]] = {}
-    for judgement in report.having(Verdict.NOT_JUDGED):
-        found.setdefault("; ".join(judgement.reasons) or "no reason was given", []).append(judgement)
+    for judgement in judgements:
+        reason = "; ".join(dict.fromkeys(judgement.reasons)) or "no reason was given"
+        found.setdefault(reason, []).append(judgement)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from .report import Report, Verdict
+from . import Report, Verdict
 from .summary import Outcome, bounded, outcome_of
 
 _COLOURS = {

@@ -1,0 +1,183 @@
+"""The job script, executed by several shells and awks, without a scheduler."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fractal_backends_slurm.receipts import End, Note, Receipts
+from fractal_backends_slurm.script import JobScript
+from fractal_backends_slurm.verdicts import of_end
+
+SHELLS = ["dash", "bash", "busybox"]
+AWKS = ["mawk", "gawk", "original-awk"]
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> str:
+    if not shutil.which(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
+@pytest.fixture(params=AWKS)
+def awk(request: pytest.FixtureRequest) -> str:
+    if not shutil.which(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    return str(request.param)
+
+
+class Node:
+    """Executes job scripts as a compute node would."""
+
+    def __init__(self, folder: Path, shell: str, awk: str) -> None:
+        self.folder = folder / "it's a $folder"
+        self.place = folder / 'the "task"'
+        self.place.mkdir()
+        self._shell = [shell, "sh"] if shell == "busybox" else [shell]
+        self._path = folder / "bin"
+        self._path.mkdir()
+        (self._path / "awk").symlink_to(shutil.which(awk) or awk)
+
+    def run(self, *commands: str, index: int = 0, job: str = "7", **script: object) -> dict[str, Note]:
+        """Run one shell command for each unit; what is noted of them, by label."""
+        self.folder.mkdir(exist_ok=True)
+        labels = [f"0_par_{number:07d}" for number in range(len(commands))]
+        (self.folder / "units").write_text("".join(f"{label}\n" for label in labels))
+        for label, command in zip(labels, commands, strict=True):
+            (self.place / f"{label}.args.json").write_text(command)
+        parts: dict[str, Any] = {
+            "title": "a test",
+            "home": str(self.place),
+            "folder": str(self.folder),
+            "place": str(self.place),
+            "command": ["/bin/sh", "-c", 'out=$4; eval "$(cat "$2")"', "it's"],
+            "units_each": len(commands),
+        }
+        job_script = JobScript(**{**parts, **script})
+        path = self.folder / "script"
+        path.write_bytes(job_script.render())
+        env = {
+            **os.environ,
+            "PATH": f"{self._path}:{os.environ['PATH']}",
+            "SLURM_ARRAY_JOB_ID": job,
+            "SLURM_ARRAY_TASK_ID": str(index),
+            "SLURM_JOB_ID": f"{job}-{os.getpid()}",
+            "SLURMD_NODENAME": "n1",
+        }
+        subprocess.run([*self._shell, str(path)], env=env, timeout=60, check=False)
+        receipts = Receipts()
+        for receipt in sorted(self.folder.glob("*.receipt")):
+            list(receipts.take(receipt.name, receipt.read_text()))
+        assert receipts.is_over(job, index)
+        return receipts.notes
+
+
+@pytest.fixture
+def node(tmp_path: Path, shell: str, awk: str) -> Node:
+    return Node(tmp_path, shell, awk)
+
+
+@pytest.fixture
+def plain_node(tmp_path: Path) -> Node:
+    return Node(tmp_path, "sh", "awk")
+
+
+def _end(note: Note) -> End:
+    assert note.end is not None
+    return note.end
+
+
+def test_exit_codes_and_signals_are_told_apart(node: Node) -> None:
+    commands = ["exit 3", "exit 137", "exit 143", "exit 255"]
+    signals = [f"kill -{number} $$" for number in (1, 2, 6, 9, 11, 13, 15)]
+    notes = node.run(*commands, *signals, "true")
+    told = [(_end(notes[label]).exit_code, _end(notes[label]).signal) for label in sorted(notes)]
+    expected = [(3, 0), (137, 0), (143, 0), (255, 0)]
+    assert told == [*expected, *((0, number) for number in (1, 2, 6, 9, 11, 13, 15)), (0, 0)]
+
+
+def test_logs_and_outputs(node: Node) -> None:
+    notes = node.run("echo said; echo more >&2; echo '{}' >\"$out\"", "true", 'cat; ln -s nowhere "$out"')
+    assert [_end(notes[label]).has_output for label in sorted(notes)] == [True, False, True]
+    log = node.place / "0_par_0000000.log"
+    assert log.read_text() == "said\nmore\n"
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_left_in_the_group_ends_with_the_unit(node: Node) -> None:
+    pid, seen = node.place / "pid", node.place / "seen"
+    node.run(
+        f"sleep 60 & echo $! >{_q(pid)}",
+        f"for i in 1 2 3 4 5 6 7 8 9; do kill -0 $(cat {_q(pid)}) 2>/dev/null || break; sleep 0.1; done;"
+        f" grep -s State /proc/$(cat {_q(pid)})/status >{_q(seen)}; true",
+    )
+    assert "sleeping" not in seen.read_text()
+
+
+def _q(path: Path) -> str:
+    return "'" + str(path).replace("'", "'\\''") + "'"
+
+
+def test_a_time_limit(node: Node) -> None:
+    notes = node.run("sleep 30", "true", limit_s=1)
+    outcome = of_end(notes["0_par_0000000"], _end(notes["0_par_0000000"]), 1)
+    assert outcome is not None
+    assert outcome.cause == "time limit"
+    assert _end(notes["0_par_0000001"]).is_good
+
+
+def test_a_unit_starts_once(node: Node) -> None:
+    trace = node.place / "trace"
+    command = f"echo ran >>{_q(trace)}"
+    node.run(command, command)
+    notes = node.run(command, command, job="8")
+    assert trace.read_text() == "ran\nran\n"
+    assert {note.refused for note in notes.values()} == {"claimed"}
+    assert all(note.job == "7" and _end(note).is_good for note in notes.values())
+
+
+@pytest.mark.parametrize("command", ["no-such-command", "./no-such-file", "/etc/passwd", "/etc"])
+def test_a_command_that_cannot_be_run(node: Node, command: str) -> None:
+    notes = node.run("true", command=[command])
+    assert notes["0_par_0000000"].refused == "command"
+
+
+def test_a_folder_that_cannot_be_written_to(plain_node: Node) -> None:
+    notes = plain_node.run("true", place=f"{plain_node.place}/missing")
+    assert notes["0_par_0000000"].refused == "log"
+
+
+def test_array_tasks_have_their_own_units(node: Node) -> None:
+    notes = node.run("true", "true", "true", "true", "true", units_each=2, index=1)
+    assert sorted(notes) == ["0_par_0000002", "0_par_0000003"]
+
+
+def test_the_environment_of_a_unit(node: Node) -> None:
+    seen = node.place / "seen"
+    hostile = 'two  words, it\'s "quoted" `id` $HOME \\ \n é'
+    init = "export FROM_INIT='a b'\r\nNOT_EXPORTED=1"
+    node.run(f"env -0 >{_q(seen)}", env={"GIVEN": hostile}, worker_init=init, unset=["SLURMD_NODENAME"])
+    found = dict(line.split("=", 1) for line in seen.read_text().split("\0") if line)
+    assert found["GIVEN"] == hostile
+    assert found["FROM_INIT"] == "a b"
+    assert "SLURMD_NODENAME" not in found
+    assert not [name for name in found if name.startswith("fb_")]
+
+
+@pytest.mark.skipif(not shutil.which("busybox"), reason="busybox is not installed")
+def test_an_awk_that_does_not_tell_signals_runs_nothing(tmp_path: Path) -> None:
+    assert Node(tmp_path, "sh", "busybox").run("true") == {}
+
+
+def test_times_are_of_this_clock(plain_node: Node) -> None:
+    before = time.time()
+    note = plain_node.run("sleep 0.3; exit 1")["0_par_0000000"]
+    assert note.started_at is not None
+    assert before - 2 < note.started_at < time.time() + 2
+    assert 0.2 < _end(note).wall_s < 20

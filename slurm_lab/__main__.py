@@ -1,0 +1,82 @@
+"""A SLURM of one's own, by hand: `python -m slurm_lab start`, and the lines to paste."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from . import machine
+from .lab import SETTINGS, LabError, SlurmLab
+from .settings import MemoryKill, Settings
+
+FOLDER = Path("/tmp/slurm-lab")
+"""Where other users may go."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    try:
+        match arguments.do:
+            case "install":
+                machine.install()
+            case "start":
+                _start(arguments)
+            case "stop":
+                _lab(arguments.folder).stop()
+            case "list":
+                for place in machine.places():
+                    print(f"{place.cluster}  {place.folder}")
+    except (LabError, OSError) as error:
+        sys.exit(str(error))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m slurm_lab", description=__doc__)
+    commands = parser.add_subparsers(dest="do", required=True)
+    commands.add_parser("install", help="Debian's packages of SLURM (as root)")
+    start = commands.add_parser("start", help="start a SLURM, or what is missing of it (as root)")
+    stop = commands.add_parser("stop", help="end its jobs and daemons, and remove it")
+    for command in (start, stop):
+        command.add_argument("folder", type=Path, nargs="?", default=FOLDER, help=f"default: {FOLDER}")
+    start.add_argument("--nodes", type=int, default=4)
+    start.add_argument("--cpus", type=int, default=8, help="of each node")
+    start.add_argument("--memory-mb", type=int, default=16_000, help="of each node")
+    start.add_argument("--accounting", action="store_true", help="with slurmdbd and MariaDB")
+    start.add_argument(
+        "--memory-kill",
+        type=MemoryKill,
+        choices=list(MemoryKill),
+        default=Settings().memory_kill,
+        help="who ends jobs that take too much memory",
+    )
+    start.add_argument("--line", action="append", default=[], metavar="NAME=VALUE", help="of slurm.conf")
+    commands.add_parser("list", help="all labs of this machine")
+    return parser.parse_args()
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    settings = Settings(
+        nodes=arguments.nodes,
+        cpus=arguments.cpus,
+        memory_mb=arguments.memory_mb,
+        accounting=arguments.accounting,
+        memory_kill=arguments.memory_kill,
+        lines=dict(line.split("=", 1) for line in arguments.line),
+    )
+    if (arguments.folder / SETTINGS).exists() and SlurmLab.at(arguments.folder).settings != settings:
+        raise LabError(f"{arguments.folder} was started with other settings: stop it first")
+    lab = SlurmLab(settings, arguments.folder)
+    lab.start()
+    print(f"export SLURM_CONF={shlex.quote(str(lab.conf))}")
+
+
+def _lab(folder: Path) -> SlurmLab:
+    if not (folder / SETTINGS).exists():
+        raise LabError(f"no lab in {folder}")
+    return SlurmLab.at(folder)
+
+
+if __name__ == "__main__":
+    main()
