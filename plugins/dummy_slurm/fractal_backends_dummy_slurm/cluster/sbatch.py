@@ -20,8 +20,8 @@ _Value = TypeVar("_Value")
 GRAMMAR = Grammar(
     "sbatch",
     "account array begin chdir comment constraint cpus-per-task dependency error exclude export gpus gres"
-    " job-name kill-on-invalid-dep mem mem-per-cpu nodelist nodes ntasks open-mode output partition qos time wrap"
-    " ntasks-per-node threads-per-core mail-type mail-user nice signal",
+    " job-name kill-on-invalid-dep mem mem-per-cpu nodelist nodes ntasks open-mode output partition qos time"
+    " wrap ntasks-per-node threads-per-core mail-type mail-user nice signal",
     "hold no-requeue parsable quiet requeue test-only version exclusive verbose wait oversubscribe",
     "A=account a=array b=begin D=chdir C=constraint c=cpus-per-task d=dependency e=error x=exclude J=job-name"
     " N=nodes n=ntasks o=output p=partition q=qos t=time w=nodelist H=hold Q=quiet W=wait v=verbose"
