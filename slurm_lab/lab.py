@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -164,6 +165,11 @@ class SlurmLab:
         """Start the controller, and wait until it answers."""
         self.slurmctld.start()
         eventually(self._controller_answers, START_S, "slurmctld does not answer")
+
+    def wait_until_saved(self) -> None:
+        """Until the controller will find its jobs again if it is killed."""
+        file, now = self.folder / "state" / "job_state", time.time()
+        eventually(lambda: file.exists() and file.stat().st_mtime > now, START_S, "jobs are not saved")
 
     def kill_slurmd(self, node: str) -> None:
         """As if the node had lost its power, but the processes of its jobs live on."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from .scheduler import Scheduler, SchedulerError, States
 
 _SHARE = 20
-"""A scheduler that takes long to answer is asked again after so many times as long."""
+"""A scheduler that takes long to answer is asked again after so many times as long,"""
+_LONGEST_PAUSE_S = 30.0
+"""but not later than that: it may have been restarted meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class QueueWatch:
             self.problem = ""
             self._last = Snapshot(begun, jobs, states)
         ended = time.monotonic()
-        self._next_at = ended + max(interval_s, _SHARE * (ended - begun))
+        self._next_at = ended + max(interval_s, min(_LONGEST_PAUSE_S, _SHARE * (ended - begun)))
 
 
 _lock = threading.Lock()

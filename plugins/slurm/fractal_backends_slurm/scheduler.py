@@ -113,7 +113,8 @@ class Scheduler:
             raise
         found: States = {}
         for job, index, state, name, nodes, reason in _rows(answer, len(_QUEUE_FIELDS)):
-            if names.get(job, name) == name:
+            # N/A: what is left of an array all of whose waiting tasks were cancelled one by one
+            if names.get(job, name) == name and index != "N/A":
                 found.setdefault(job, {})[_index(index)] = JobState(state, reason, nodes)
         return found
 
@@ -254,7 +255,7 @@ def as_user(user: str | None) -> list[str]:
 
 def _plain(message: str) -> str:
     """Without the names of commands that each line begins with."""
-    lines = [re.sub(r"^\w+: (error: )?", "", line) for line in message.splitlines()]
+    lines = [re.sub(r"^(?!sudo)\w+: (error: )?", "", line) for line in message.splitlines()]
     return "\n".join(lines)[:2_000]
 
 

@@ -110,7 +110,9 @@ def of_unstarted(state: JobState | None, words: str) -> Outcome:
     """The verdict on a unit that its array task did not come to."""
     if state is None:
         return Outcome(Cause.LOST, "SLURM knows nothing of its job any more, which did not start it.")
-    cause = _OF_STATE.get(state.state, Cause.LAUNCH_FAILED)
+    # Nobody but SLURM itself cancels for this reason.
+    in_vain = state.reason == "DependencyNeverSatisfied"
+    cause = Cause.LAUNCH_FAILED if in_vain else _OF_STATE.get(state.state, Cause.LAUNCH_FAILED)
     info = f"It was not started: {_story(state, None)}{_said(words)}"
     if state.signal == _FAILED_LAUNCH:
         info += " The folder of the run, or a file in it, cannot be used on the node."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 class Refused(Exception):  # noqa: N818 - SLURM's word, and no accident
@@ -17,15 +17,18 @@ class Refused(Exception):  # noqa: N818 - SLURM's word, and no accident
 
 @dataclass
 class Grammar:
-    """The options of a command. A short one stands for a long one."""
+    """The options of a command: names of long ones, and what each short one stands for (`j=jobs`)."""
 
     command: str
-    valued: set[str]
-    flags: set[str]
-    short: dict[str, str] = field(default_factory=dict)
+    with_value: str
+    without_value: str
+    shorts: str = ""
     bad_option_code: int = 1
-    optional: set[str] = field(default_factory=set)
-    """Those whose value may be left out."""
+
+    def __post_init__(self) -> None:
+        self.valued = set(self.with_value.split())
+        self.flags = set(self.without_value.split())
+        self.short = dict(item.split("=") for item in self.shorts.split())
 
     def parse(self, words: list[str], *, stop_at_operand: bool = False) -> tuple[dict[str, str], list[str]]:
         """Options and operands. Flags have an empty value."""
@@ -48,10 +51,10 @@ class Grammar:
 
     def _long(self, word: str, todo: list[str], options: dict[str, str]) -> None:
         name, equals, value = word.partition("=")
-        if name in self.flags or (name in self.optional and not equals):
+        if name in self.flags:
             options.pop(name, None)  # the last one of several is the last of all
             options[name] = ""
-        elif name in self.valued or name in self.optional:
+        elif name in self.valued:
             if not equals and not todo:
                 raise self._bad(f"option '--{name}' requires an argument")
             options[name] = value if equals else todo.pop(0)
@@ -64,7 +67,7 @@ class Grammar:
             name = self.short.get(letter)
             if name is None:
                 raise self._bad(f"invalid option -- '{letter}'")
-            if name in self.flags or name in self.optional:
+            if name in self.flags:
                 options[name] = ""
                 continue
             if not letters and not todo:

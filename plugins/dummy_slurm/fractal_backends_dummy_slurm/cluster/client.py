@@ -1,7 +1,7 @@
 """A command: hands its words to the controller (srun: to the job's stepd), and prints the answer.
 
-It stands alone, is copied into the controller's folder, and imports little: it starts in some 30 ms, also where
-this package's own environment cannot be reached.
+It stands alone, is copied into the controller's folder, and imports little: it starts in some 30 ms, also
+where this package's own environment cannot be reached.
 
     python -I -S client.py FOLDER CONTACT_S COMMAND [WORDS...]
 
@@ -87,7 +87,8 @@ def unreachable(command: str, words: Sequence[str], problem: str) -> tuple[int, 
     """What the command says if the controller does not answer: exit code, stdout, stderr."""
     if command == "scontrol" and "ping" in words:
         stars = "*" * 41
-        down = f"Slurmctld(primary) at localhost is DOWN\n{stars}\n** RESTORE SLURMCTLD DAEMON TO SERVICE **\n{stars}\n"
+        restore = "** RESTORE SLURMCTLD DAEMON TO SERVICE **"
+        down = f"Slurmctld(primary) at localhost is DOWN\n{stars}\n{restore}\n{stars}\n"
         return 1, down.encode(), b""
     code = 1
     if command == "sbatch":
@@ -110,7 +111,7 @@ def unreachable(command: str, words: Sequence[str], problem: str) -> tuple[int, 
 
 
 def _read_script(name: bytes) -> list[bytes]:
-    """What sbatch is to submit: of a file, or, without a name, what comes on stdin. Nothing: there is no such file."""
+    """What sbatch is to submit, of a file or, without a name, from stdin. Nothing: there is no such file."""
     if not name:
         return [sys.stdin.buffer.read() if sys.stdin else b""]
     try:
@@ -192,9 +193,10 @@ def main(folder: str, contact_s: str, command: str, *words: str) -> int:
         code, out, err = _step(words)
     else:
         code, out, err = _ask(folder, float(contact_s), command, words)
-    for number, data in ((1, out), (2, err)):
-        while data:
-            data = data[os.write(number, data) :]
+    for number, text in ((1, out), (2, err)):
+        left = text
+        while left:
+            left = left[os.write(number, left) :]
     return code
 
 

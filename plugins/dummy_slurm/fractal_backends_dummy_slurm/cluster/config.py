@@ -63,7 +63,7 @@ class ClusterConfig:
     nodes: list[NodeConfig] = field(default_factory=_nodes)
     partitions: list[PartitionConfig] = field(default_factory=_partitions)
     accounts: dict[str, list[str]] | None = None
-    """Who may use which account ("*": everybody); a user's first one is the default. None: any is accepted."""
+    """Who may use which account ("*": everybody); a user's first is the default. None: any is accepted."""
     users: dict[str, UserLimits] = field(default_factory=dict)
     """Limits of users ("*": of those who are not listed)."""
     accounting: bool = True

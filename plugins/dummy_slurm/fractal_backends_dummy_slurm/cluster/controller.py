@@ -66,8 +66,8 @@ class Controller:
         most = self.config.limits_of(submission.user).max_submit
         if most is not None and self._count_of(submission.user) + max(1, len(submission.waiting)) > most:
             why = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
-            error = failed(why, asked.options)
-            raise Refused(f"sbatch: error: AssocMaxSubmitJobLimit\n{error.message}")
+            refusal = failed(why, asked.options)
+            raise Refused(f"sbatch: error: AssocMaxSubmitJobLimit\n{refusal.message}")
         impossible = self.cluster.unsatisfiable(submission)
         self.next_id += 1
         if "test-only" in asked.options:

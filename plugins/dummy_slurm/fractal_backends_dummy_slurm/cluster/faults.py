@@ -1,9 +1,9 @@
 """How the cluster misbehaves, by a plan or at random.
 
-A plan is a list of faults: `{"fault": NAME, "on": EVENT, "nth": 1, "times": 1, "after_s": 0, ...}`. An event is a
-command (`squeue`, `sbatch`, ...) or `start`, the start of a job; the fault comes with its nth (counted from 1), and
-`after_s` seconds later where that can be. At random: `{"seed": 7, "count": 3}`, and maybe `"kinds": [...]`,
-`"within": 8` (commands or starts) and `"span_s": 0.5`.
+A plan is a list of faults: `{"fault": NAME, "on": EVENT, "nth": 1, "times": 1, "after_s": 0, ...}`. An event
+is a command (`squeue`, `sbatch`, ...) or `start`, the start of a job; the fault comes with its nth (counted
+from 1), and `after_s` seconds later where that can be. At random: `{"seed": 7, "count": 3}`, and maybe
+`"kinds": [...]`, `"within": 8` (commands or starts) and `"span_s": 0.5`.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ SHORT = {
 
 @dataclass
 class Submission:
-    """What one call of sbatch asked for. `waiting`: the tasks of an array that are not jobs of their own yet."""
+    """What one call of sbatch asked for. `waiting`: tasks of an array that are no jobs of their own yet."""
 
     id: int
     user: str

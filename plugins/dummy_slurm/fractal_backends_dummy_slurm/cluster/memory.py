@@ -10,7 +10,7 @@ from . import processes
 
 
 class MemoryGuard:
-    """Which steps have more than they may. A process whose parent ended stays with the step that it was seen in."""
+    """Which steps have more than they may. A process without a parent stays with the step it was seen in."""
 
     def __init__(self, order: dict[str, Any]) -> None:
         self._kind: str = order["memory_kill"]

@@ -19,13 +19,15 @@ _Value = TypeVar("_Value")
 
 GRAMMAR = Grammar(
     "sbatch",
-    set(
-        ["account", "array", "begin", "chdir", "comment", "constraint", "cpus-per-task", "dependency", "error", "exclude", "export", "gpus", "gres", "job-name", "kill-on-invalid-dep", "mem", "mem-per-cpu", "nodelist", "nodes", "ntasks", "open-mode", "output", "partition", "qos", "time", "wrap", "ntasks-per-node", "threads-per-core", "mail-type", "mail-user", "nice", "signal"]
-    ),
-    set(["hold", "no-requeue", "parsable", "quiet", "requeue", "test-only", "version", "exclusive", "verbose", "wait", "oversubscribe"]),
-    dict(zip("AabDCcdexJNnopqtwH", ["account", "array", "begin", "chdir", "constraint", "cpus-per-task", "dependency", "error", "exclude", "job-name", "nodes", "ntasks", "output", "partition", "qos", "time", "nodelist", "hold"], strict=True)),
+    "account array begin chdir comment constraint cpus-per-task dependency error exclude export gpus gres"
+    " job-name kill-on-invalid-dep mem mem-per-cpu nodelist nodes ntasks open-mode output partition qos time"
+    " wrap ntasks-per-node threads-per-core mail-type mail-user nice signal",
+    "hold no-requeue parsable quiet requeue test-only version exclusive verbose wait oversubscribe",
+    "A=account a=array b=begin D=chdir C=constraint c=cpus-per-task d=dependency e=error x=exclude J=job-name"
+    " N=nodes n=ntasks o=output p=partition q=qos t=time w=nodelist H=hold Q=quiet W=wait v=verbose"
+    " V=version",
     bad_option_code=255,
-)  # fmt: skip
+)
 
 
 @dataclass
@@ -71,7 +73,7 @@ def failed(message: str, options: dict[str, str]) -> Refused:
 
 
 def read(words: list[str], caller: Caller, stdin: str | None, script: str | None) -> Asked:
-    """The options on the command line come before those in the script. `script`: of the file that is named."""
+    """Options on the command line go before those in the script. `script`: of the file that is named."""
     options, operands = GRAMMAR.parse(words, stop_at_operand=True)
     if "version" in options:
         raise Refused("", 0)

@@ -2,8 +2,8 @@
 
     python -I -S -c "..." FOLDER LOCK_FD [HOW_LONG_IT_WAS_DOWN]
 
-It holds the lock on `FOLDER/lock` as long as it lives. Clients connect to `FOLDER/controller`: commands with one
-message, runs with a lease (the message `lease`), which they hold by staying connected.
+It holds the lock on `FOLDER/lock` as long as it lives. Clients connect to `FOLDER/controller`: commands with
+one message, runs with a lease (the message `lease`), which they hold by staying connected.
 """
 
 from __future__ import annotations
@@ -263,14 +263,13 @@ class Server:
         with contextlib.suppress(OSError):
             os.unlink(f"{self.folder}/controller")
         self.log("the controller ends")
-        for link in self.node_side.links.values():
-            link.tell(do="terminate", why="")
+        for key in self.node_side.links:
+            self.node_side.tell(key, do="terminate", why="")
         deadline = time.monotonic() + self.config.kill_wait_s + _END_DEADLINE_S
         while self.node_side.links and time.monotonic() < deadline:
             for fd, _ in self._poll.poll(100):
-                ended = self.node_side.link_of(fd)
-                if ended is not None and self.node_side.is_gone(ended):
-                    self.controller.stepd_gone(ended.key)
+                if (link := self.node_side.link_of(fd)) is not None and self.node_side.is_gone(link):
+                    self.controller.stepd_gone(link.key)
         self._end_orphans()
         self._misbehaviour.deliver_all()
         for name in os.listdir(self.folder):

@@ -1,7 +1,8 @@
 """The node's side of one job: a process that starts it, watches it, and ends all that descends from it.
 
-It is forked by the controller, and outlives it. What happened to the job is in the file `result` in its folder
-before it ends. It listens on `stepd` in the same folder: to `srun`, and to a controller that was restarted.
+It is forked by the controller, and outlives it. What happened to the job is in the file `result` in its
+folder before it ends. It listens on `stepd` in the same folder: to `srun`, and to a controller that was
+restarted.
 """
 
 from __future__ import annotations

@@ -17,11 +17,11 @@ from .launch import start
 
 GRAMMAR = Grammar(
     "srun",
-    set(["nodes", "ntasks", "cpus-per-task", "mem", "mem-per-cpu", "job-name", "cpu-bind", "mpi", "kill-on-bad-exit", "wait", "time", "chdir", "input", "output", "error", "export"]),
-    set(["exact", "exclusive", "overlap", "quiet", "unbuffered", "label", "verbose"]),
-    dict(zip("NncJQulvtD", ["nodes", "ntasks", "cpus-per-task", "job-name", "quiet", "unbuffered", "label", "verbose", "time", "chdir"],
-             strict=True)),
-)  # fmt: skip
+    "nodes ntasks cpus-per-task mem mem-per-cpu job-name cpu-bind mpi kill-on-bad-exit wait time chdir input"
+    " output error export",
+    "exact exclusive overlap quiet unbuffered label verbose",
+    "N=nodes n=ntasks c=cpus-per-task J=job-name Q=quiet u=unbuffered l=label v=verbose t=time D=chdir",
+)
 _KILLED = 128
 
 

@@ -1,1 +1,1 @@
-"""What each command answers. Each takes the controller, the caller and the words, and returns what to print."""
+"""What each command answers: it takes the controller, the caller and the words, and returns what to print."""

@@ -14,11 +14,11 @@ from ..sbatch import Caller
 
 GRAMMAR = Grammar(
     "sacct",
-    set(["jobs", "format", "name", "user", "state", "starttime", "endtime", "accounts", "partition", "delimiter"]),
-    set(["noheader", "parsable", "parsable2", "allocations", "duplicates", "allusers", "long", "version"]),
-    {"n": "noheader", "p": "parsable", "P": "parsable2", "X": "allocations", "D": "duplicates", "j": "jobs",
-     "o": "format", "u": "user", "s": "state", "S": "starttime", "E": "endtime", "a": "allusers"},
-)  # fmt: skip
+    "jobs format name user state starttime endtime accounts partition delimiter",
+    "noheader parsable parsable2 allocations duplicates allusers long version",
+    "n=noheader p=parsable P=parsable2 X=allocations D=duplicates j=jobs o=format u=user s=state S=starttime"
+    " E=endtime a=allusers",
+)
 _DISABLED = "Slurm accounting storage is disabled\n"
 _DEFAULT = "JobID,JobName,Partition,Account,AllocCPUS,State,ExitCode"
 _Values = dict[str, str]

@@ -14,11 +14,10 @@ from ..sbatch import Caller
 
 GRAMMAR = Grammar(
     "scancel",
-    set(["name", "jobname", "user", "signal", "state", "account", "partition", "nodelist"]),
-    set(["quiet", "verbose", "batch", "full", "hurry", "me"]),
-    {"n": "name", "u": "user", "s": "signal", "t": "state", "A": "account", "p": "partition", "Q": "quiet",
-     "v": "verbose", "b": "batch", "f": "full"},
-)  # fmt: skip
+    "name jobname user signal state account partition nodelist",
+    "quiet verbose batch full hurry me",
+    "n=name u=user s=signal t=state A=account p=partition Q=quiet v=verbose b=batch f=full",
+)
 _DENIED = 210
 
 

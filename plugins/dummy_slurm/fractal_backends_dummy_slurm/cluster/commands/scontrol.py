@@ -56,7 +56,8 @@ def _update(controller: Controller, caller: Caller, words: list[str]) -> str:
     if "nodename" not in values:
         raise Refused(
             "No valid entity in update command\n"
-            'Input line must include "NodeName", "PartitionName", "Reservation", "JobId", or "SlurmctldDebug"\n'
+            'Input line must include "NodeName", "PartitionName", "Reservation", "JobId", or'
+            ' "SlurmctldDebug"\n'
         )
     if caller.uid not in (0, controller.owner):
         raise Refused("slurm_update error: Invalid user id\n")

@@ -14,17 +14,9 @@ from ..sbatch import Caller
 
 GRAMMAR = Grammar(
     "sinfo",
-    set(["format", "partition", "nodes", "states"]),
-    set(["noheader", "Node", "exact", "version"]),
-    {
-        "h": "noheader",
-        "N": "Node",
-        "o": "format",
-        "p": "partition",
-        "n": "nodes",
-        "t": "states",
-        "e": "exact",
-    },
+    "format partition nodes states",
+    "noheader Node exact version",
+    "h=noheader N=Node o=format p=partition n=nodes t=states e=exact",
 )
 _FORMAT = "%9P %5a %.10l %.6D %6t %N"
 _FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")

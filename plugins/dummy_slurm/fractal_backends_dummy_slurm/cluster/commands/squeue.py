@@ -15,11 +15,10 @@ from ..sbatch import Caller
 
 GRAMMAR = Grammar(
     "squeue",
-    set(["jobs", "format", "name", "states", "user", "account", "partition", "nodelist", "sort"]),
-    set(["noheader", "array", "all", "long", "me", "version"]),
-    {"h": "noheader", "r": "array", "j": "jobs", "o": "format", "n": "name", "t": "states", "u": "user",
-     "A": "account", "p": "partition", "w": "nodelist", "S": "sort", "a": "all"},
-)  # fmt: skip
+    "jobs format name states user account partition nodelist sort",
+    "noheader array all long me version",
+    "h=noheader r=array j=jobs o=format n=name t=states u=user A=account p=partition w=nodelist S=sort a=all",
+)
 _FORMAT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
 _FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
 _ACTIVE = (PENDING, "RUNNING", "SUSPENDED", COMPLETING, "CONFIGURING")

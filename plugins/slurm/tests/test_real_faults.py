@@ -1,0 +1,236 @@
+"""What is told of units while parts of a real SLURM die, and come back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from conftest import eventually
+from fractal_backends import Cause, UnitState
+from slurm_lab import Settings, SlurmLab
+from tests.helpers.slurm_runs import LONG_S, SlurmRun, StartRun, until_asked_again
+
+QUICK = Settings(slurmd_timeout_s=5, message_timeout_s=5)
+WITH_ACCOUNTS = Settings(accounting=True, message_timeout_s=5)
+ONE_EACH = {"tasks_per_job": 1}
+GATED = "wait_for gate"
+pytestmark = [pytest.mark.slurm(QUICK), pytest.mark.timeout(240)]
+
+
+def must_be_told_started(run: SlurmRun, *names: str) -> None:
+    """Wait until the backend says so."""
+    assert eventually(lambda: all(map(run.told_started, names)), 30), run.story()
+
+
+def submit_others(lab: SlurmLab, tasks: int) -> str:
+    """Somebody's array, which waits until it is cancelled."""
+    options = ("--parsable", f"--array=1-{tasks}", "--hold", "--output=/dev/null")
+    return lab.run("sbatch", *options, text="#!/bin/sh\nexit 0\n").strip()
+
+
+def test_a_node_dies(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """With all that runs on it."""
+    run = start_run({"a": GATED, "b": "wait_for gate_b"}, {**ONE_EACH, "cpus_per_task": 8})
+    (node, _, _), (other, _, _) = run.place_of("a"), run.place_of("b")
+    assert node != other
+    must_be_told_started(run, "a", "b")
+    slurm_lab.kill_slurmd(node)
+    slurm_lab.kill_processes(node)
+    assert eventually(lambda: "a" in run.outcomes, LONG_S), run.story()
+    run.open("gate_b")
+    run.must_end(a=Cause.NODE_FAILURE)
+    assert node in run.outcomes["a"].info, run.story()
+
+
+def test_a_node_is_lost_and_its_units_live_on(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "wait_for never", "b": "exit 0"}, {**ONE_EACH, "cpus_per_task": 8})
+    node = run.place_of("a")[0]
+    slurm_lab.kill_slurmd(node)
+    run.must_end(a=Cause.NODE_FAILURE)
+    slurm_lab.heal()
+    assert eventually(lambda: slurm_lab.leftovers() == [], LONG_S), slurm_lab.leftovers()
+
+
+def test_a_unit_ends_on_a_node_that_slurm_cannot_reach(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": GATED, "bad": f"{GATED}; exit 3"}, {**ONE_EACH, "cpus_per_task": 8})
+    nodes = [run.place_of(name)[0] for name in ("a", "bad")]
+    for node in nodes:
+        slurm_lab.kill_slurmd(node)
+    run.open("gate")
+    run.must_end(bad=Cause.TASK_ERROR)
+
+
+def test_the_controller_dies_while_units_run_and_end(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": GATED, "bad": f"{GATED}; exit 3", "late": "wait_for later"}, ONE_EACH)
+    for name in run.names:
+        run.place_of(name)
+    must_be_told_started(run, *run.names)
+    slurm_lab.slurmctld.kill()
+    until_asked_again(slurm_lab)
+    run.open("gate")
+    assert eventually(lambda: "a" in run.outcomes, LONG_S), run.story()
+    assert not run.is_over
+    slurm_lab.start_slurmctld()
+    until_asked_again(slurm_lab)
+    run.open("later")
+    run.must_end(bad=Cause.TASK_ERROR)
+
+
+def test_the_controller_dies_right_after_a_submission(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """It may have forgotten the jobs, some of which have run: none may be lost, none may run twice."""
+    names = [f"u{number}" for number in range(12)]
+    run = start_run(dict.fromkeys(names, "exit 0"), {**ONE_EACH, "cpus_per_task": 8})
+    assert eventually(lambda: bool(run.handles), 30), run.story()
+    slurm_lab.slurmctld.kill()
+    slurm_lab.start_slurmctld()
+    run.must_end()
+
+
+def test_the_controller_dies_with_units_that_wait(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """They had not started when the controller forgot them."""
+    node = slurm_lab.nodes[0]
+    slurm_lab.drain(node)
+    run = start_run({"a": "exit 0", "b": "exit 3"}, {**ONE_EACH, "nodelist": node})
+    assert eventually(lambda: len(run.handles) == 2, 30), run.story()
+    slurm_lab.slurmctld.kill()
+    slurm_lab.start_slurmctld()
+    slurm_lab.heal()
+    run.must_end(b=Cause.TASK_ERROR)
+
+
+def test_the_controller_is_away_when_units_are_submitted(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    slurm_lab.slurmctld.kill()
+    run = start_run({"a": "exit 0", "b": "exit 3"})
+    assert eventually(lambda: bool(slurm_lab.calls()), 30), run.story()
+    slurm_lab.start_slurmctld()
+    run.must_end(b=Cause.TASK_ERROR)
+
+
+def test_the_answer_to_a_submission_is_lost(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = place / "bin" / "sbatch"
+    fake.parent.mkdir()
+    message = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+    fake.write_text(
+        f'#!/bin/sh\n{slurm_lab.folder}/bin/sbatch "$@" >/dev/null\necho "{message}" >&2\nexit 1\n'
+    )
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    run = start_run({"a": "exit 0", "b": "exit 3"})
+    run.must_end(b=Cause.TASK_ERROR)
+    assert len(slurm_lab.calls("sbatch")) == 1, slurm_lab.calls()
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
+def test_accounting_is_away(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    slurm_lab.stop_slurmdbd()
+    run = start_run({"a": GATED, "bad": "exit 3", "killed": "kill -9 $$", "gone": "sleep 300"}, ONE_EACH)
+    slurm_lab.run("scancel", run.place_of("gone")[1])
+    run.open("gate")
+    run.must_end(bad=Cause.TASK_ERROR, killed=Cause.KILLED, gone=Cause.CANCELLED)
+
+
+def test_a_node_is_drained(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """What runs there goes on; what does not yet, runs elsewhere."""
+    names = ("a", "b", "c", "d", "e", "f")
+    run = start_run(dict.fromkeys(names, GATED), {**ONE_EACH, "cpus_per_task": 8})
+    node = run.place_of("a")[0]
+    slurm_lab.drain(node)
+    run.open("gate")
+    run.must_end()
+    assert [fields[0] for fields in run.started() if fields[1] == node] == ["a"]
+
+
+def test_jobs_are_cancelled_from_outside(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """One that runs, and one that waits; of the latter nothing is left anywhere."""
+    options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0]}
+    run = start_run({"a": GATED, "b": "exit 0", "c": "exit 0", "d": "exit 3"}, options)
+    job = run.place_of("a")[1]
+    array, _, index = job.partition("_")
+    assert eventually(lambda: "b" in run.handles, 30), run.story()
+    until_asked_again(slurm_lab)
+    slurm_lab.run("scancel", job, f"{array}_{int(index) + 1}")
+    run.must_end(a=Cause.CANCELLED, b=Cause.CANCELLED, d=Cause.TASK_ERROR)
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
+def test_a_whole_array_is_cancelled_and_it_is_said_by_whom(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0]}
+    run = start_run({"a": "sleep 300", "b": "exit 0"}, options)
+    slurm_lab.run("scancel", run.place_of("a")[1].partition("_")[0])
+    run.must_end(a=Cause.CANCELLED, b=Cause.CANCELLED)
+    assert "root" in run.outcomes["a"].info, run.story()
+
+
+def test_a_job_is_killed_by_a_signal_from_outside(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "sleep 300", "b": "exit 0"}, ONE_EACH)
+    os.kill(int(run.place_of("a")[2]), signal.SIGKILL)
+    run.must_end(a=Cause.KILLED)
+    assert run.outcomes["a"].signal == signal.SIGKILL
+
+
+def test_the_queue_is_full(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Others' jobs leave no room for ours; when they end there is."""
+    known = len(slurm_lab.run("squeue", "--noheader", "--array", "--states=all").splitlines())
+    with slurm_lab.changed(MaxJobCount=str(known + 10), MinJobAge="2"):
+        other = submit_others(slurm_lab, 8)
+        run = start_run(dict.fromkeys("abcde", "exit 0"), ONE_EACH)
+        assert eventually(lambda: bool(slurm_lab.calls("sbatch")), 30), run.story()
+        slurm_lab.run("scancel", other)
+        run.must_end()
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
+def test_a_limit_of_submissions(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """One's own jobs leave no room for more; when they end there is."""
+    account = ("modify", "account", "lab", "set")
+    slurm_lab.sacctmgr(*account, "MaxSubmitJobs=4")
+    try:
+        other = submit_others(slurm_lab, 3)
+        run = start_run({"a": "exit 0", "b": "exit 3"}, ONE_EACH)
+        assert eventually(lambda: bool(slurm_lab.calls("sbatch")), 30), run.story()
+        slurm_lab.run("scancel", other)
+        run.must_end(b=Cause.TASK_ERROR)
+    finally:
+        slurm_lab.sacctmgr(*account, "MaxSubmitJobs=-1")
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
+def test_an_account_that_does_not_exist(start_run: StartRun) -> None:
+    run = start_run({"a": "exit 0"}, slurm_account="nobody")
+    run.must_end(a=Cause.LAUNCH_FAILED)
+    assert "invalid account" in run.outcomes["a"].info.lower(), run.story()
+
+
+def test_the_folder_of_the_submission_is_gone(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    node = slurm_lab.nodes[0]
+    slurm_lab.drain(node)
+    run = start_run({"a": "exit 0"}, {"nodelist": node})
+    assert eventually(lambda: bool(slurm_lab.jobs()), 30), run.story()
+    hidden = run.folder / "run" / ".slurm"
+    hidden.rename(hidden.with_name("elsewhere"))
+    slurm_lab.resume(node)
+    run.wait()
+    assert run.outcomes["a"].cause in (Cause.LAUNCH_FAILED, Cause.LOST), run.story()
+    run.must_have_run_once()
+
+
+def test_no_call_of_slurm_is_made_too_often(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Two runs of many jobs: one question for all of them in each interval."""
+    names = [f"u{number}" for number in range(20)]
+    runs = [start_run(dict.fromkeys(names, GATED), {**ONE_EACH, "poll_interval": 1.0}) for _ in range(2)]
+    assert eventually(lambda: all(len(run.handles) == 20 for run in runs), 30)
+    slurm_lab.forget_calls()
+    until_asked_again(slurm_lab, 1)
+    begin = min(event.time for run in runs for event in run.events if event.state is UnitState.QUEUED)
+    until_asked_again(slurm_lab, 4)
+    for run in runs:
+        run.open("gate")
+    for run in runs:
+        run.must_end()
+    end = max(event.time for run in runs for event in run.events)
+    assert len(slurm_lab.calls("squeue")) <= end - begin + 2, slurm_lab.calls("squeue")

@@ -1,0 +1,166 @@
+"""The ends of whole runs on a real SLURM: cancelled, killed and adopted; and what their arguments do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import eventually
+from fractal_backends import Cause, RunInfo, Unit, get_backend
+from slurm_lab import Settings, SlurmLab
+from tests.helpers.processes import ROOT
+from tests.helpers.slurm_runs import POLL_S, SlurmRun, StartRun
+
+WITH_ACCOUNTS = Settings(accounting=True, message_timeout_s=5)
+ONE_EACH = {"tasks_per_job": 1}
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_a_cancelled_run_leaves_nothing(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Some units run, one of them stubborn and with a daemon, some wait."""
+    options = {**ONE_EACH, "cpus_per_task": 4, "nodelist": slurm_lab.nodes[0]}
+    stubborn = "trap '' TERM INT; env -i setsid sleep 300 & sleep 301; sleep 302"
+    run = start_run({"a": stubborn, "b": "sleep 303", "c": "exit 0", "d": "exit 0"}, options)
+    run.place_of("a"), run.place_of("b")
+    assert eventually(lambda: len(run.handles) == 4, 30), run.story()
+    run.cancel()
+    run.wait()
+    assert slurm_lab.leftovers() == []
+    assert isinstance(run.error, asyncio.CancelledError), run.story()
+    assert run.causes == dict.fromkeys("abcd", str(Cause.CANCELLED)), run.story()
+    assert {fields[0] for fields in run.started()} == {"a", "b"}
+    assert len(slurm_lab.calls("scancel")) <= 3, slurm_lab.calls("scancel")
+    run.must_leave_no_files()
+
+
+def test_a_run_is_cancelled_while_the_controller_is_away(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "sleep 300", "b": "sleep 300"}, ONE_EACH)
+    run.place_of("a"), run.place_of("b")
+    slurm_lab.slurmctld.kill()
+    run.cancel()
+    assert eventually(lambda: bool(slurm_lab.calls("scancel")), 30)
+    slurm_lab.start_slurmctld()
+    run.wait()
+    assert slurm_lab.leftovers_after(5) == []
+
+
+def test_a_run_is_cancelled_at_once(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Before, while or after its submission."""
+    for delay in (0.0, 0.02, 0.1, 0.3):
+        run = start_run({"a": "sleep 300", "b": "sleep 300"}, ONE_EACH)
+        eventually(lambda: False, delay)
+        run.cancel()
+        run.wait()
+        assert slurm_lab.leftovers_after(1) == [], delay
+
+
+def adopt(folder: Path, units: list[Unit]) -> dict[str, list[Any]]:
+    """Give units to an executor of their own, without a run; how they ended."""
+    backend = get_backend("slurm", options={"poll_interval": POLL_S, "receipt_deadline": 5})
+    info = RunInfo("adopted", folder, folder, "tests")
+    ends: dict[str, list[Any]] = {}
+    with backend.open(info) as executor:
+        for event in executor.run(units, backend.options_model(**backend.options)):
+            if event.outcome is not None:
+                ends[event.unit.label] = [str(event.outcome.cause), event.outcome.exit_code]
+    return ends
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "the controller was killed"])
+def test_units_of_a_killed_runner_are_adopted(slurm_lab: SlurmLab, place: Path, meanwhile: str) -> None:
+    """One has ended meanwhile, one runs, and one waits."""
+    units = {"a": "exit 3", "b": "wait_for gate", "c": "exit 0"}
+    run = SlurmRun(place / "run", units, {})
+    program = run.write()
+    program["workflow_dir_local"] = str(program["workflow_dir_local"])
+    options = {"poll_interval": POLL_S, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0], **ONE_EACH}
+    told = place / "told.jsonl"
+    request_ = json.dumps({"arguments": program, "options": options, "told": str(told)})
+    with subprocess.Popen([sys.executable, "-m", "tests.helpers.slurm_runner", request_], cwd=ROOT) as runner:
+        try:
+            assert eventually(lambda: len(handles(told)) == 3, 30)
+            run.place_of("b")
+        finally:
+            runner.send_signal(signal.SIGKILL)
+    if "controller" in meanwhile:
+        slurm_lab.wait_until_saved()
+        slurm_lab.slurmctld.kill()
+        slurm_lab.start_slurmctld()
+    assert slurm_lab.jobs(), "the units ended with their runner"
+    run.open("gate")
+    ends = adopt(place / "run" / "run", [*handles(told).values()])
+    labels = [f"0_par_{number:07d}" for number in range(3)]
+    assert ends == dict(zip(labels, (["task error", 3], ["done", 0], ["done", 0]), strict=True))
+    assert sorted(fields[0] for fields in run.started()) == ["a", "b", "c"]
+    assert slurm_lab.leftovers_after(5) == []
+
+
+def handles(told: Path) -> dict[str, Unit]:
+    """The units with the last handle that was told of each."""
+    if not told.exists():
+        return {}
+    lines = [json.loads(line)["unit"] for line in told.read_text().splitlines()]
+    units = [Unit(**{**unit, "task_command": tuple(unit["task_command"])}) for unit in lines]
+    return {unit.stem: unit for unit in units if unit.handle}
+
+
+def test_worker_init(start_run: StartRun) -> None:
+    """Lines of shell as they are, once for each unit or for each array task."""
+    init = 'export GREETING="hello \'there\'"\nload() { export LOADED=$1; }\nload "a b"\n'
+    run = start_run({"a": 'test "$GREETING|$LOADED" = "hello \'there\'|a b"'}, worker_init=init)
+    run.must_end(30)
+
+
+@pytest.mark.parametrize("init", ["exit 7", "false", "nonsense ((", "cd /nowhere || exit 1"])
+def test_worker_init_that_fails(start_run: StartRun, init: str) -> None:
+    run = start_run({"a": "exit 0"}, worker_init=init)
+    run.wait(60)
+    assert run.is_over and "a" in run.outcomes, run.story()
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
+def test_the_account(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": 'test "$SLURM_JOB_ACCOUNT" = lab'}, slurm_account="lab")
+    run.must_end(30)
+
+
+def test_the_cache_folder_and_what_is_exported_below_it(start_run: StartRun, place: Path) -> None:
+    cache = place / "the cache"
+    cache.mkdir()
+    exports = {"MODELS": "models dir"}
+    script = f'test "$MODELS" = "{cache}/models dir"'
+    run = start_run({"a": script}, {"user_local_exports": exports}, user_cache_dir=str(cache))
+    run.must_end(30)
+
+
+def test_another_folder_for_the_files_of_units(start_run: StartRun, place: Path) -> None:
+    """Units see and write files there; the run's own folder has all of them in the end."""
+    remote = place / "remote"
+    script = f'case $args$out in {remote}/*{remote}/*) echo "it says"; echo "{{}}" >"$out";; *) exit 1;; esac'
+    run = start_run({"a": script, "bad": "echo no; exit 3"}, workflow_dir_remote=remote)
+    run.must_end(60, bad=Cause.TASK_ERROR)
+    logs = {path.name: path.read_text() for path in (run.folder / "run").rglob("*.log")}
+    assert any("it says" in text for text in logs.values()), logs
+    run.must_leave_no_files(remote)
+
+
+def test_a_remote_folder_that_cannot_be_written(start_run: StartRun) -> None:
+    run = start_run({"a": "exit 0"}, workflow_dir_remote=Path("/proc/nowhere"))
+    run.wait(60)
+    assert run.error is not None
+    assert "/proc/nowhere" in str(run.error), run.story()
+    assert run.started() == []
+
+
+@pytest.mark.parametrize("name", ["a b", "$(touch oops)", "`x`", "quote'd", 'dou"ble', "back\\slash", "új"])
+def test_folders_of_any_name(start_run: StartRun, place: Path, name: str) -> None:
+    run = start_run({"a": "exit 0", "bad": "exit 3"}, workflow_dir_remote=place / name)
+    run.must_end(30, bad=Cause.TASK_ERROR)
+    assert not list(place.rglob("oops"))

@@ -1,0 +1,169 @@
+"""Runs on a real SLURM for other users: everything happens as they, and with no more rights than it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import eventually
+from fractal_backends import Cause
+from slurm_lab import RUNNER, USERS, SlurmLab
+from tests.helpers.processes import ROOT
+from tests.helpers.slurm_runs import POLL_S, SlurmRun, StartRun
+
+GOOD = 'echo "I am $(id -un)"; echo "{}" >"$out"'
+ONE_EACH = {"tasks_per_job": 1}
+NOBODY_ELSE = 0o700
+
+
+def home_of(user: str, place: Path) -> Path:
+    """A folder that only this user may enter."""
+    folder = place / user
+    folder.mkdir(exist_ok=True)
+    shutil.chown(folder, user, user)
+    folder.chmod(NOBODY_ELSE)
+    return folder
+
+
+def owners(folder: Path) -> set[str]:
+    """Of all that is in a folder."""
+    return {path.owner() for path in folder.rglob("*")}
+
+
+def logs(run: SlurmRun) -> str:
+    """All that units said."""
+    return "".join(path.read_text() for path in (run.folder / "run").rglob("*.log"))
+
+
+def python_for(user: str) -> list[str]:
+    """How this user can start a Python that has all that this one has; the test is skipped if not at all."""
+    paths = os.pathsep.join(path for path in sys.path if path and not path.startswith(sys.base_prefix))
+    names = [sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"]
+    for name in names:
+        command = [shutil.which("runuser") or "runuser", "-u", user, "--", "env", f"PYTHONPATH={paths}", name]
+        tried = subprocess.run(
+            [*command, "-c", "import fractal_backends_slurm"], check=False, capture_output=True
+        )
+        if tried.returncode == 0:
+            return command
+    pytest.skip(f"no Python that the user {user} can execute: tried {', '.join(names)}")
+
+
+def test_two_users_at_once(start_run: StartRun, slurm_lab: SlurmLab, place: Path) -> None:
+    runs = {}
+    for user in USERS:
+        remote = home_of(user, place) / "runs"
+        units = {"a": GOOD, "bad": 'echo "no, says $(id -un)"; exit 3'}
+        runs[user] = start_run(units, ONE_EACH, slurm_user=user, workflow_dir_remote=remote)
+    for user, run in runs.items():
+        run.must_end(bad=Cause.TASK_ERROR)
+        assert f"I am {user}" in logs(run) and f"no, says {user}" in logs(run)
+        assert owners(place / user) == {user}
+        assert owners(run.folder / "run") == {"root"}
+        run.must_leave_no_files(place / user / "runs")
+
+
+def test_cancel_as_another_user(start_run: StartRun, slurm_lab: SlurmLab, place: Path) -> None:
+    options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0]}
+    remote = home_of(USERS[0], place) / "runs"
+    run = start_run(
+        {"a": "sleep 300", "b": "exit 0"}, options, slurm_user=USERS[0], workflow_dir_remote=remote
+    )
+    run.place_of("a")
+    run.cancel()
+    run.wait()
+    assert slurm_lab.leftovers() == []
+    assert run.causes == dict.fromkeys("ab", str(Cause.CANCELLED))
+    run.must_leave_no_files(remote)
+
+
+def test_a_folder_that_the_user_cannot_write(start_run: StartRun, place: Path) -> None:
+    remote = home_of(USERS[1], place) / "runs"
+    run = start_run({"a": GOOD}, slurm_user=USERS[0], workflow_dir_remote=remote)
+    run.wait(60)
+    assert run.error is not None
+    assert str(remote) in str(run.error) and USERS[0] in str(run.error), run.story()
+    assert run.started() == []
+
+
+def test_a_user_that_does_not_exist(start_run: StartRun, place: Path) -> None:
+    run = start_run({"a": GOOD}, slurm_user="nosuchuser", workflow_dir_remote=place / "runs")
+    run.wait(60)
+    assert run.error is not None and "nosuchuser" in str(run.error), run.story()
+
+
+def run_as(
+    runner: str, slurm_user: str, place: Path, path: str = "/usr/bin:/bin"
+) -> tuple[SlurmRun, subprocess.CompletedProcess[str], list[dict[str, Any]]]:
+    """A run in a process of another user, for yet another one; and what was told of its units."""
+    home = home_of(runner, place)
+    run = SlurmRun(place / "run-0", {"a": GOOD, "bad": "exit 3"}, {})
+    given = run.write()
+    given["workflow_dir_local"] = str(home / "run")
+    given["slurm_user"] = slurm_user
+    given["workflow_dir_remote"] = str(home_of(slurm_user, place) / "runs")
+    told = home / "told"
+    request = {"arguments": given, "options": {"poll_interval": POLL_S, **ONE_EACH}, "told": str(told)}
+    command = [*python_for(runner), "-m", "tests.helpers.slurm_runner", json.dumps(request)]
+    # sudo allows the commands of the system, not those that count how often they are called.
+    env = {**os.environ, "PATH": path, "HOME": pwd.getpwnam(runner).pw_dir}
+    ended = subprocess.run(
+        command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    lines = told.read_text().splitlines() if told.exists() else []
+    return run, ended, [json.loads(line) for line in lines]
+
+
+def test_the_runner_is_an_ordinary_user_with_the_smallest_set_of_rights(
+    slurm_lab: SlurmLab, place: Path
+) -> None:
+    run, ended, told = run_as(RUNNER, USERS[0], place)
+    assert ended.stderr.startswith("TaskExecutionError"), ended.stderr
+    causes = [event["cause"] for event in told if event["state"] == "ended"]
+    assert sorted(causes) == ["done", "task error"], ended.stderr
+    assert owners(place / USERS[0]) == {USERS[0]}
+    assert owners(place / RUNNER) == {RUNNER}
+    said = "".join(path.read_text() for path in (place / RUNNER / "run").rglob("*.log"))
+    assert f"I am {USERS[0]}" in said
+    run.must_have_run_once()
+    run.must_leave_no_files(place / USERS[0] / "runs")
+
+
+def test_a_runner_without_rights_is_told_so(slurm_lab: SlurmLab, place: Path) -> None:
+    run, ended, _ = run_as(USERS[1], USERS[0], place)
+    assert ended.returncode == 1
+    assert "sudo" in ended.stderr and USERS[0] in ended.stderr, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert run.started() == []
+    assert slurm_lab.jobs() == {}
+
+
+def test_a_runner_without_the_right_to_submit_is_told_so(slurm_lab: SlurmLab, place: Path) -> None:
+    """It may run tar as the user, but not this sbatch."""
+    run, ended, told = run_as(RUNNER, USERS[0], place, path=f"{slurm_lab.folder}/bin:/usr/bin:/bin")
+    causes = [event["cause"] for event in told if event["state"] == "ended"]
+    assert causes == ["submission failed"] * 2
+    assert "sudo" in ended.stderr and "sbatch" in ended.stderr, ended.stderr
+    assert run.started() == []
+
+
+def test_units_see_nothing_of_the_runner(
+    start_run: StartRun, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No variable of its environment that sudo does not let through, and nothing of sudo."""
+    monkeypatch.setenv("SECRET_OF_THE_RUNNER", "x")
+    remote = home_of(USERS[0], place) / "runs"
+    run = start_run({"a": "env; " + GOOD}, slurm_user=USERS[0], workflow_dir_remote=remote)
+    run.must_end(30)
+    assert eventually(lambda: "I am" in logs(run))
+    assert "SECRET_OF_THE_RUNNER" not in logs(run)
+    assert "SUDO_" not in logs(run)
+    assert f"HOME={pwd.getpwnam(USERS[0]).pw_dir}" in logs(run)

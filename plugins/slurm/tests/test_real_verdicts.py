@@ -1,0 +1,125 @@
+"""How units of their own end on a real SLURM, and what is said of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from conftest import eventually
+from fractal_backends import Cause, UnitState
+from slurm_lab import MemoryKill, Settings, SlurmLab
+from tests.helpers.slurm_runs import HOG, SLOW_HOG, StartRun
+
+CGROUP = pytest.mark.slurm(Settings(memory_kill=MemoryKill.CGROUP))
+POLL = pytest.mark.slurm(Settings(memory_kill=MemoryKill.POLL))
+ONE_EACH = {"tasks_per_job": 1}
+TOGETHER = {"tasks_per_job": 4, "parallel_tasks_per_job": 1}
+AT_ONCE = {"tasks_per_job": 4, "parallel_tasks_per_job": 4}
+
+
+@pytest.mark.parametrize("options", [ONE_EACH, TOGETHER, AT_ONCE], ids=["apart", "in turn", "at once"])
+def test_ends_of_all_kinds(start_run: StartRun, options: dict[str, int]) -> None:
+    run = start_run(
+        {"good": "exit 0", "bad": "exit 3", "killed": "kill -9 $$", "also_good": "exit 0"}, options
+    )
+    run.must_end(bad=Cause.TASK_ERROR, killed=Cause.KILLED)
+    assert run.outcomes["bad"].exit_code == 3
+    assert run.outcomes["killed"].signal == 9
+    run.must_leave_no_files()
+
+
+@pytest.mark.parametrize("options", [ONE_EACH, TOGETHER, AT_ONCE], ids=["apart", "in turn", "at once"])
+def test_a_unit_has_its_own_time(start_run: StartRun, options: dict[str, int]) -> None:
+    begin = time.monotonic()
+    run = start_run(
+        {"a": "sleep 1", "long": "trap '' TERM; sleep 300", "b": "exit 0"}, {"time": "00:03", **options}
+    )
+    run.must_end(30, long=Cause.TIME_LIMIT)
+    assert time.monotonic() - begin > 3
+    assert "300" not in str(run.outcomes["long"].exit_code)
+
+
+def test_what_a_unit_leaves_running_is_ended(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "setsid sleep 300 & (sleep 301 &); exit 0", "b": "exit 0"}, TOGETHER)
+    run.must_end(30)
+    assert eventually(lambda: slurm_lab.leftovers() == []), slurm_lab.leftovers()
+
+
+@CGROUP
+@pytest.mark.parametrize("options", [ONE_EACH, TOGETHER, AT_ONCE], ids=["apart", "in turn", "at once"])
+@pytest.mark.parametrize(
+    "script", [f"exec {HOG}", f"{HOG}; exit 0"], ids=["the unit itself", "a child of it"]
+)
+def test_out_of_memory(start_run: StartRun, script: str, options: dict[str, int]) -> None:
+    run = start_run({"a": "sleep 1", "hog": script, "b": "sleep 1"}, {"mem": 100, **options})
+    run.must_end(60, hog=Cause.OUT_OF_MEMORY)
+    peak = run.outcomes["a"].peak_mb
+    assert peak is None or peak < 100
+
+
+@POLL
+@pytest.mark.parametrize(
+    "script", [f"exec {SLOW_HOG}", f"{SLOW_HOG}; exit 0"], ids=["the unit itself", "a child of it"]
+)
+def test_out_of_memory_where_slurm_looks(start_run: StartRun, script: str) -> None:
+    run = start_run({"a": "sleep 1", "hog": script, "b": "sleep 1"}, {"mem": 100, **ONE_EACH})
+    run.must_end(60, hog=Cause.OUT_OF_MEMORY)
+
+
+@POLL
+def test_units_behind_one_that_took_all_with_it_run_all_the_same(start_run: StartRun) -> None:
+    run = start_run({"a": "exit 0", "hog": SLOW_HOG, "b": "exit 0", "c": "exit 3"}, {"mem": 100, **TOGETHER})
+    run.must_end(60, hog=Cause.OUT_OF_MEMORY, c=Cause.TASK_ERROR)
+
+
+def test_pending_is_told_with_its_reason(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    node = slurm_lab.nodes[0]
+    slurm_lab.drain(node)
+    run = start_run({"a": "exit 0"}, {"nodelist": node})
+
+    def reasons() -> list[str]:
+        return [event.info for event in run.events if event.state is UnitState.QUEUED and event.info]
+
+    assert eventually(lambda: any("ReqNodeNotAvail" in text for text in reasons()), 30), run.story()
+    assert run.started() == []
+    slurm_lab.resume(node)
+    run.must_end(30)
+
+
+IMPOSSIBLE = {
+    "partition": ({"partition": "nowhere"}, "invalid partition"),
+    "partition limit": ({"partition": "small", "time": "01:00:00"}, "partition's limit"),
+    "partition limit, unseen": (
+        {"partition": "small", "extra_lines": ["#SBATCH --time=60"]},
+        "PartitionTimeLimit",
+    ),
+    "constraint": ({"constraint": "pink"}, "feature"),
+    "cores": ({"cpus_per_task": 9}, "more than the largest node"),
+    "gpus": ({"gres": "gpu:9"}, "configuration is not available"),
+}
+
+
+@pytest.mark.parametrize(("options", "reason"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_what_can_never_start(start_run: StartRun, options: dict[str, object], reason: str) -> None:
+    run = start_run({"a": "exit 0", "b": "exit 0"}, options)
+    run.must_end(60, a=Cause.LAUNCH_FAILED, b=Cause.LAUNCH_FAILED)
+    assert any(part.lower() in run.outcomes["a"].info.lower() for part in reason.split("|")), run.story()
+
+
+def test_a_dependency_that_fails(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    job = slurm_lab.run(
+        "sbatch", "--parsable", "--hold", "--output=/dev/null", text="#!/bin/sh\nexit 1\n"
+    ).strip()
+    run = start_run({"a": "exit 0"}, {"extra_lines": [f"#SBATCH --dependency=afterok:{job}"]})
+    assert eventually(lambda: len(slurm_lab.jobs()) == 2, 30), run.story()
+    assert run.started() == []
+    slurm_lab.run("scontrol", "release", job)
+    run.must_end(60, a=Cause.LAUNCH_FAILED)
+    assert "depend" in run.outcomes["a"].info.lower(), run.story()
+
+
+def test_gpus_and_features(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "exit 0"}, {"gres": "gpu:1", "constraint": "gpu"})
+    run.must_end(30)
+    assert run.place_of("a")[0] == slurm_lab.nodes[-1]
