@@ -68,6 +68,7 @@ def slurm_lab(
     lab.forget_calls()
     yield lab
     lab.heal()
+    lab.end_ghosts()
     left = lab.leftovers_after(SETTLE_S)
     if left:
         lab.clear()

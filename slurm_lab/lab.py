@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shlex
@@ -44,6 +45,7 @@ class SlurmLab:
     def __init__(self, settings: Settings | None = None, folder: Path | None = None) -> None:
         self.settings = settings or Settings()
         self._changes: dict[str, str] = {}
+        self._has_forgotten = False
         owned = folder is None
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="slurm-lab-", dir="/tmp"))
@@ -108,9 +110,10 @@ class SlurmLab:
         ours = with_in_environment(f"SLURM_CONF={self.conf}")
         found |= {pid: command for pid, command in ours.items() if command.startswith("slurmstepd:")}
         for node in self.nodes:
-            for file in CGROUPS.glob(f"freezer/slurm_{node}/uid_*/job_*/**/cgroup.procs"):
+            jobs = f"{CGROUPS}/freezer/slurm_{node}/uid_*/job_*"
+            for file in glob.glob(f"{jobs}/**/cgroup.procs", recursive=True):
                 with suppress(OSError):
-                    found |= {int(pid): command_line(int(pid)) for pid in file.read_text().split()}
+                    found |= {int(pid): command_line(int(pid)) for pid in Path(file).read_text().split()}
         return {pid: command for pid, command in found.items() if command}
 
     # -- start and stop -----------------------------------------------------------------------------------
@@ -166,9 +169,24 @@ class SlurmLab:
         self.slurmctld.start()
         eventually(self._controller_answers, START_S, "slurmctld does not answer")
 
+    def crash_slurmctld(self) -> None:
+        """As if the controller's machine had lost its power: what is not saved is forgotten."""
+        self.slurmctld.kill()
+        self._has_forgotten = True
+
+    def end_ghosts(self) -> None:
+        """After a crash: jobs that the controller takes for running because it forgot their end."""
+        if self._has_forgotten:
+            self._cancel_all()
+            self.wait_until_saved()
+            self._has_forgotten = False
+
     def wait_until_saved(self) -> None:
         """Until the controller will find its jobs again if it is killed."""
         file, now = self.folder / "state" / "job_state", time.time()
+        # Nothing is saved where nothing has changed.
+        held = self.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true").strip()
+        self.run("scancel", held)
         eventually(lambda: file.exists() and file.stat().st_mtime > now, START_S, "jobs are not saved")
 
     def kill_slurmd(self, node: str) -> None:
@@ -237,11 +255,14 @@ class SlurmLab:
 
     def clear(self) -> None:
         """End all jobs, and wait until nothing of them is left."""
-        if jobs := {job.partition("_")[0] for job in self.jobs()}:
-            self.run("scancel", *jobs)
+        self._cancel_all()
         self.leftovers_after(15)
         end(self.processes(), 0)
         eventually(lambda: not self.leftovers(), START_S, f"left: {self.leftovers()}")
+
+    def _cancel_all(self) -> None:
+        if jobs := {job.partition("_")[0] for job in self.jobs()}:
+            self.run("scancel", *jobs)
 
     def leftovers(self) -> list[str]:
         """Jobs that have not ended and processes of jobs, for people to read."""

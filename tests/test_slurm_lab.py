@@ -84,7 +84,7 @@ def test_the_controller_comes_back_with_its_jobs(slurm_lab: SlurmLab) -> None:
         assert "MaxJobCount             = 100" in slurm_lab.run("scontrol", "show", "config")
         assert state_of(slurm_lab, job) == "RUNNING"
     assert "MaxJobCount             = 10000" in slurm_lab.run("scontrol", "show", "config")
-    slurm_lab.slurmctld.kill()
+    slurm_lab.crash_slurmctld()
     slurm_lab.heal()
     slurm_lab.clear()
 

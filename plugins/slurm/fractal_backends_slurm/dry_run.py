@@ -9,8 +9,8 @@ from typing import cast
 
 from fractal_backends import InvalidInputError, TaskPart, Unit
 
+from .calls import SchedulerError
 from .options import SlurmOptions
-from .scheduler import SchedulerError
 from .submission import Submission
 from .submitting import Submitter
 

@@ -22,10 +22,12 @@ from fractal_backends import (
 
 from . import verdicts
 from .adoption import adopted
+from .calls import SchedulerError
 from .options import SlurmOptions
 from .places import Place, PlaceError
 from .queue_watch import Snapshot, watch_of
-from .scheduler import JobState, Scheduler, SchedulerError
+from .records import Records
+from .scheduler import Scheduler
 from .submission import Submission
 from .submitting import Submitter
 from .tracking import Tracker
@@ -57,7 +59,7 @@ class SlurmExecutor(UnitExecutor):
         self._trackers: list[Tracker] = []
         self._past: list[Tracker] = []
         self._interval_s = _SLOW_S
-        self._accounts: dict[str, tuple[float, dict[int, JobState]]] = {}
+        self._records = Records(scheduler)
 
     def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
         """See `UnitExecutor.run`."""
@@ -126,7 +128,7 @@ class SlurmExecutor(UnitExecutor):
         yield from _queued(submission)
 
     def _follow(self, submission: Submission, options: SlurmOptions) -> None:
-        self._trackers.append(Tracker(submission, self._place, options, self._account))
+        self._trackers.append(Tracker(submission, self._place, options, self._records))
         self._queue.watch({submission.job or "": submission.name})
 
     def _leave(self, tracker: Tracker) -> None:
@@ -141,13 +143,6 @@ class SlurmExecutor(UnitExecutor):
         for submission in found.submissions:
             self._follow(submission, options)
             yield from _queued(submission, "adopted")
-
-    def _account(self, job: str) -> dict[int, JobState]:
-        asked_at, found = self._accounts.get(job, (0.0, {}))
-        if time.monotonic() - asked_at > 1:
-            found = self._scheduler.account_of(job)
-            self._accounts[job] = (time.monotonic(), found)
-        return found
 
     def _cancel_hopeless(self, tracker: Tracker) -> None:
         if tracker.hopeless:
@@ -242,7 +237,7 @@ class SlurmExecutor(UnitExecutor):
                 if snapshot.asked_at > asked_since and names.keys() <= snapshot.asked:
                     if not any(_is_left(snapshot, submission) for submission in submissions):
                         return True
-                elif self._queue.problem:
+                elif self._queue.problem_at > asked_since:
                     raise SchedulerError(self._queue.problem, may_pass=True)
                 time.sleep(_QUICK_S)
         finally:

@@ -18,7 +18,7 @@ from typing import IO
 
 from fractal_backends import Unit
 
-from .scheduler import as_user
+from .calls import as_user
 
 RECEIPT = ".receipt"
 _MODE = 0o600

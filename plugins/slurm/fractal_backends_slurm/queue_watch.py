@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .scheduler import Scheduler, SchedulerError, States
+from .calls import Call, SchedulerError
+from .scheduler import Scheduler, States
 
 _SHARE = 20
 """A scheduler that takes long to answer is asked again after so many times as long,"""
 _LONGEST_PAUSE_S = 30.0
-"""but not later than that: it may have been restarted meanwhile."""
+"""but not later than that."""
+_PATIENCE_S = 0.25
+"""For how long a runner waits for an answer before it goes on without."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,15 @@ class Snapshot:
     states: States = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What the scheduler is being asked."""
+
+    asked_at: float
+    names: Mapping[str, str]
+    call: Call
+
+
 class QueueWatch:
     """Asks for the jobs of all runs at once. Who comes too early is given the last answer."""
 
@@ -35,10 +47,13 @@ class QueueWatch:
         self._asking = threading.Lock()
         self._jobs: Counter[str] = Counter()
         self._names: dict[str, str] = {}
+        self._question: _Question | None = None
         self._last = Snapshot()
         self._next_at = 0.0
         self.problem = ""
-        """Why the last question got no answer, if it got none."""
+        """Why a question got no answer, if one got none,"""
+        self.problem_at = 0.0
+        """and when, on the monotonic clock."""
 
     def watch(self, names: Mapping[str, str]) -> None:
         """Ask for these jobs too; their names by id."""
@@ -51,33 +66,46 @@ class QueueWatch:
         with self._lock:
             self._jobs.subtract(jobs.keys())
             self._jobs = +self._jobs
-            for job in jobs:
-                if job not in self._jobs:
-                    self._names.pop(job, None)
+            self._names = {job: self._names[job] for job in self._jobs}
+            if self._jobs:
+                return
+        with self._asking:
+            if self._question and not self._jobs:
+                self._question.call.stop()
+                self._question = None
 
     def look(self, interval_s: float) -> Snapshot:
-        """The newest answer, asked for now if the last question was `interval_s` ago or more."""
+        """The newest answer; a new one is asked for if the last question was `interval_s` ago or more.
+
+        Does not wait for a scheduler that takes long.
+        """
         if self._asking.acquire(blocking=False):
             try:
-                if self._jobs and time.monotonic() >= self._next_at:
+                if self._question is None and self._jobs and time.monotonic() >= self._next_at:
                     self._ask(interval_s)
+                if self._question is not None:
+                    self._hear(self._question, interval_s)
+            except SchedulerError as error:
+                self.problem, self.problem_at = str(error), time.monotonic()
             finally:
                 self._asking.release()
         return self._last
 
     def _ask(self, interval_s: float) -> None:
+        self._next_at = time.monotonic() + interval_s
         with self._lock:
-            jobs, names = frozenset(self._jobs), dict(self._names)
-        begun = time.monotonic()
-        try:
-            states = self._scheduler.queue(sorted(jobs), names)
-        except SchedulerError as error:
-            self.problem = str(error)
-        else:
-            self.problem = ""
-            self._last = Snapshot(begun, jobs, states)
-        ended = time.monotonic()
-        self._next_at = ended + max(interval_s, min(_LONGEST_PAUSE_S, _SHARE * (ended - begun)))
+            names = dict(self._names)
+        self._question = _Question(time.monotonic(), names, self._scheduler.ask(sorted(names)))
+
+    def _hear(self, question: _Question, interval_s: float) -> None:
+        if not question.call.has_ended(_PATIENCE_S) and not question.call.is_overdue:
+            return
+        now = time.monotonic()
+        self._question, self._next_at = None, now + interval_s
+        with question.call:
+            states = self._scheduler.states(question.call, question.names)
+        self._next_at = now + max(interval_s, min(_LONGEST_PAUSE_S, _SHARE * (now - question.asked_at)))
+        self._last = Snapshot(question.asked_at, frozenset(question.names), states)
 
 
 _lock = threading.Lock()

@@ -45,16 +45,19 @@ class Note:
     step: int | None = None
     """What srun returned, where the unit was a step of its own."""
     uptime: float = 0.0
+    start: int = 0
+    """In which start of its array task it was started."""
 
 
 @dataclass
 class _Job:
-    """What is known of one start of an array task."""
+    """What is known of an array task."""
 
     host: str = "?"
     booted: float = 0.0
     """When the node was started, in seconds since the epoch."""
-    restarts: int = 0
+    starts: int = 0
+    """How often the scheduler started it: again after a node failed, or after it forgot that it had."""
     is_over: bool = False
 
 
@@ -82,14 +85,15 @@ class Receipts:
     def _take_line(self, number: str, job: _Job, words: list[str]) -> str | None:
         try:
             match words:
-                case ["job", booted, host, restarts]:
-                    job.host, job.restarts = host, int(restarts)
-                    job.booted = float(booted)
+                case ["job", booted, host]:
+                    job.starts += 1
+                    job.host, job.booted = host, float(booted)
                 case ["over"]:
                     job.is_over = True
                 case ["started", label, uptime]:
                     started_at = job.booted + float(uptime)
-                    self.notes[label] = Note(started_at, number, job.host, uptime=float(uptime))
+                    note = Note(started_at, number, job.host, uptime=float(uptime), start=job.starts)
+                    self.notes[label] = note
                     return label
                 case ["ended", label, *rest]:
                     note = self._note(label)
@@ -122,10 +126,10 @@ class Receipts:
         """Whether the job script of an array task was started."""
         return (job, index) in self.jobs
 
-    def restarts(self, job: str, index: int) -> int:
-        """How often the scheduler started an array task again."""
-        found = self.jobs.get((job, index))
-        return found.restarts if found else 0
+    def was_started_again(self, note: Note, index: int) -> bool:
+        """Whether the scheduler started an array task again after it had started this unit."""
+        found = self.jobs.get((note.job, index))
+        return found is not None and found.starts > note.start
 
 
 def _end(note: Note, words: list[str]) -> End:

@@ -8,39 +8,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .calls import TIMEOUT_S, Call, CommandMissingError, SchedulerError, as_user
 from .packing import SiteLimits
 from .values import seconds
 
-_TIMEOUT_S = 120.0
-"""SLURM's own time-outs are shorter."""
-_RETRY = re.compile(
-    r"timed out|unable to contact|connection (refused|reset)|temporarily|try again|zero bytes|communication"
-    r"|submit limit|too many|MaxJobCount|QOSMaxSubmit|AssocMaxSubmit|slurm_load|not responding|I/O error",
-    re.IGNORECASE,
-)
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
 _QUEUE_FORMAT = "|".join(_QUEUE_FIELDS)
 _INHERITED = re.compile(r"SLURM_(?!CONF$)")
 """A runner that is a job itself must not hand its own job's settings on."""
-
-
-class SchedulerError(Exception):
-    """The scheduler did not do as asked; the message is what it said."""
-
-    def __init__(self, message: str, *, may_pass: bool) -> None:
-        super().__init__(message)
-        self.may_pass = may_pass
-        """Whether asking again can help. It may also have done what it was asked for."""
-
-
-class CommandMissingError(SchedulerError):
-    """The command is not installed here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +34,8 @@ class JobState:
     signal: int | None = None
     cancelled_by: int | None = None
     """The user id of whoever cancelled it, where that is known."""
+    may_change: bool = False
+    """Whether accounting has yet to hear of it: it is late by some seconds."""
 
 
 States = dict[str, dict[int, JobState]]
@@ -99,14 +81,15 @@ class Scheduler:
         command = [*as_user(user), self._path("sbatch"), "--test-only", *arguments]
         return self._run(command, script, with_errors=True).strip()
 
-    def queue(self, jobs: Iterable[str], names: Mapping[str, str]) -> States:
-        """The states of all array tasks that it still knows of these jobs; `names` of jobs, to tell them from
+    def ask(self, jobs: Iterable[str]) -> Call:
+        """Begin to ask for the states of all array tasks of some jobs. Raises SchedulerError."""
+        return self._call(self._squeue("--jobs", ",".join(jobs)))
+
+    def states(self, question: Call, names: Mapping[str, str]) -> States:
+        """The answer to `ask`: states of array tasks that are still known; `names` of jobs, to tell them from
         others that were given the same id. Raises SchedulerError."""
-        listed = ",".join(jobs)
-        if not listed:
-            return {}
         try:
-            answer = self._run(self._squeue("--jobs", listed))
+            answer = question.answer(0)
         except SchedulerError as error:
             if _GONE.search(str(error)):
                 return {}
@@ -132,10 +115,14 @@ class Scheduler:
 
     def account_of(self, job: str) -> dict[int, JobState]:
         """How the array tasks of a job ended, as far as it is on record; the controller's word goes first."""
-        found = self._accounted(job)
+        accounted = self._accounted(job)
+        found = accounted or {}
         for index, state in self._controlled(job).items():
-            known = found.get(index, state)
-            found[index] = replace(state, cancelled_by=known.cancelled_by)
+            known = found.get(index)
+            is_late = accounted is not None and (known is None or known.state != state.state)
+            found[index] = replace(
+                state, cancelled_by=known.cancelled_by if known else None, may_change=is_late
+            )
         return found
 
     def _controlled(self, job: str) -> dict[int, JobState]:
@@ -153,11 +140,12 @@ class Scheduler:
                 found[int(index)] = JobState(state, reason, nodes, code, number)
         return found
 
-    def _accounted(self, job: str) -> dict[int, JobState]:
+    def _accounted(self, job: str) -> dict[int, JobState] | None:
+        """None where accounting does not answer."""
         try:
             answer = self._run(self._sacct(f"--jobs={job}", "JobID,State,ExitCode,NodeList,Reason"))
         except SchedulerError:
-            return {}
+            return None
         found = {}
         for line in answer.splitlines():
             number, state, exit_code, nodes, reason = line.split("|", 4)
@@ -178,8 +166,7 @@ class Scheduler:
 
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""
-        config = self._run([self._path("scontrol"), "show", "config"])
-        values = dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
+        values = self._config()
         command = [self._path("sinfo"), "--noheader", "--format=%P|%c|%m|%l"]
         rows = _rows(self._run([*command, *([f"--partition={partition}"] if partition else [])]), 4)
         if partition is None:
@@ -193,6 +180,14 @@ class Scheduler:
             mem_mb_per_node=_largest(_number(memory) for _, _, memory, _ in rows),
             time_s=_largest(_seconds(time) for _, _, _, time in rows),
         )
+
+    def started_at(self) -> str:
+        """When the controller was started, in its own words. Raises SchedulerError."""
+        return self._config().get("BOOT_TIME", "")
+
+    def _config(self) -> dict[str, str]:
+        config = self._run([self._path("scontrol"), "show", "config"])
+        return dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
 
     def _squeue(self, by: str, value: str) -> list[str]:
         command = [self._path("squeue"), "--noheader", "--array", "--states=all"]
@@ -219,44 +214,14 @@ class Scheduler:
             )
         return found
 
-    def _run(self, command: Sequence[str], stdin: bytes = b"", *, with_errors: bool = False) -> str:
+    def _call(self, command: Sequence[str], stdin: bytes = b"") -> Call:
         env = {name: value for name, value in os.environ.items() if not _INHERITED.match(name)}
-        env.update(self.env, SLURM_BITSTR_LEN="0")
-        name = next(Path(word).name for word in command if Path(word).name in _NAMES)
-        try:
-            ended = subprocess.run(
-                command,
-                input=stdin,
-                capture_output=True,
-                timeout=_TIMEOUT_S,
-                env=env,
-                start_new_session=True,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise SchedulerError(f"{name} did not answer within {_TIMEOUT_S:g} s", may_pass=True) from None
-        except OSError as error:
-            raise SchedulerError(f"{name} cannot be called: {error}", may_pass=False) from error
-        said = ended.stderr.decode(errors="replace").strip()
-        answer = ended.stdout.decode(errors="replace")
-        if ended.returncode:
-            message = said or answer.strip() or f"exit code {ended.returncode}"
-            raise SchedulerError(f"{name}: {_plain(message)}", may_pass=_RETRY.search(message) is not None)
-        return answer + said if with_errors else answer
+        return Call(command, {**env, **self.env, "SLURM_BITSTR_LEN": "0"}, stdin)
 
-
-_NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
-
-
-def as_user(user: str | None) -> list[str]:
-    """What stands before a command that another user is to execute."""
-    return ["sudo", "-n", "-u", user, "--"] if user is not None else []
-
-
-def _plain(message: str) -> str:
-    """Without the names of commands that each line begins with."""
-    lines = [re.sub(r"^(?!sudo)\w+: (error: )?", "", line) for line in message.splitlines()]
-    return "\n".join(lines)[:2_000]
+    def _run(self, command: Sequence[str], stdin: bytes = b"", *, with_errors: bool = False) -> str:
+        with self._call(command, stdin) as call:
+            answer = call.answer(TIMEOUT_S)
+            return answer + call.errors if with_errors else answer
 
 
 def _rows(answer: str, fields: int) -> list[list[str]]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from fractal_backends import RunInfo, Unit
 
+from .calls import SchedulerError
 from .options import SlurmOptions, charged_account
 from .packing import Packing, SiteLimits, pack
 from .places import Place
-from .scheduler import Scheduler, SchedulerError
+from .scheduler import Scheduler
 from .script import JobScript
 from .submission import SCRIPT_FILE, UNITS_FILE, Submission, lay_out, units_file
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
@@ -14,6 +14,7 @@ from .options import SlurmOptions
 from .places import Place, PlaceError
 from .queue_watch import Snapshot
 from .receipts import Note
+from .records import Records
 from .scheduler import JobState
 from .submission import UNITS_FILE, Submission
 
@@ -21,8 +22,8 @@ _MOST_ATTEMPTS = 3
 """How often a unit is submitted that was never started."""
 _KILLED_SHARE = 10
 """A job that was ended from outside has no last line to wait for: that share of the time must do."""
-
-Account = Callable[[str], dict[int, JobState]]
+_LATE_S = 5.0
+"""For how long accounting is waited for, which knows who cancelled a job."""
 
 
 @dataclass
@@ -48,7 +49,7 @@ class _Ending:
 class Tracker:
     """Follows the units of a submission that was accepted."""
 
-    def __init__(self, submission: Submission, place: Place, options: SlurmOptions, account: Account) -> None:
+    def __init__(self, submission: Submission, place: Place, options: SlurmOptions, records: Records) -> None:
         self.submission = submission
         self.retry: list[Unit] = []
         """Units that were never started, to be submitted again."""
@@ -56,7 +57,7 @@ class Tracker:
         """Array tasks to cancel: they wait for what does not come."""
         self._place = place
         self._options = options
-        self._account = account
+        self._records = records
         self._accepted_at = time.monotonic()
         self._open = {unit.label: (index, unit) for index, part in submission.parts.items() for unit in part}
         self._left = {index: {unit.label: unit for unit in part} for index, part in submission.parts.items()}
@@ -69,6 +70,7 @@ class Tracker:
         self._ending: list[_Ending] = []
         self._words: dict[tuple[str, int], _Word] = {}
         self._reasons: dict[int, tuple[str, float]] = {}
+        """Why array tasks wait, as last told, and since when; only of those that were last seen to wait."""
 
     @property
     def is_over(self) -> bool:
@@ -174,7 +176,7 @@ class Tracker:
             if word is None and job == own:
                 break  # nor is there one for the other units of this array task
             if word is not None and self._has_settled(word, job, index, snapshot):
-                self._judge_by_state(unit, note, job, index, word.state)
+                self._judge_by_state(unit, note, job, index, word)
         state = snapshot.states.get(own, {}).get(index)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
@@ -184,6 +186,8 @@ class Tracker:
         """What is known of the end of an array task; None while it has none."""
         state = snapshot.states.get(job, {}).get(index)
         is_over = self.submission.receipts.is_over(job, index)
+        if state is not None and state.state in verdicts.RUNNING:
+            self._reasons.pop(index, None)
         if state is not None and state.state in verdicts.WAITING | verdicts.RUNNING and not is_over:
             self._words.pop((job, index), None)
             return None
@@ -223,16 +227,20 @@ class Tracker:
             decided = is_newer and note.end.oom_kills == 0
         else:
             decided = is_newer or state.state in verdicts.ENDED_FROM_OUTSIDE
-        if decided:
-            state = self._in_full(job, index, state)
+        if not decided:
+            return
+        state = self._in_full(job, index, state)
+        if state is None or not state.may_change or waited > _LATE_S:
             self._end(unit, verdicts.of_end_and_state(note, note.end, state), note.end.has_output)
 
-    def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> None:
-        state = self._in_full(job, index, state)
+    def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: _Word) -> None:
+        state = self._in_full(job, index, word.state)
+        if state is not None and state.may_change and time.monotonic() - word.since < _LATE_S:
+            return
         words = self._place.text(self.submission.folder / f"{job}_{index}.out")
         if note.started_at is not None or note.refused:
-            restarts = self.submission.receipts.restarts(job, index)
-            self._end(unit, verdicts.of_interrupted(note, state, words, restarts), has_output=False)
+            again = self.submission.receipts.was_started_again(note, index)
+            self._end(unit, verdicts.of_interrupted(note, state, words, again), has_output=False)
             return
         outcome = verdicts.of_unstarted(state, words)
         if self._may_try_again(outcome, job, index):
@@ -255,7 +263,10 @@ class Tracker:
         """A state with all that is on record, where it is worth asking for."""
         if state is not None and state.state == "COMPLETED":
             return state
-        found = self._account(job).get(index)
+        found = self._records.of(job).get(index)
+        if found is None and state is None and index in self._reasons:
+            # Of an array task that waited, and was cancelled, nothing is left.
+            return None if self._records.may_be_forgotten() else JobState("CANCELLED")
         if found is None:
             return state
         return replace(found, state=state.state, reason=state.reason or found.reason) if state else found

@@ -87,10 +87,10 @@ def of_step(note: Note, words: str) -> Outcome:
     return Outcome(Cause.LOST, f"Its step ended on {note.host} without a word on how the unit did.{said}")
 
 
-def of_interrupted(note: Note, state: JobState | None, words: str, restarts: int) -> Outcome:
+def of_interrupted(note: Note, state: JobState | None, words: str, started_again: bool) -> Outcome:
     """The verdict on a unit that was started, and whose array task ended without a word on its end."""
-    if restarts or (state is not None and state.state in _NODE_LOST):
-        how = "SLURM started its job again; it may have done work" if restarts else "the node failed"
+    if started_again or (state is not None and state.state in _NODE_LOST):
+        how = "SLURM started its job again; it may have done work" if started_again else "the node failed"
         return Outcome(Cause.NODE_FAILURE, f"It ran on {note.host} when {how}; it was not started again.")
     if _MEMORY.search(words):
         return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its job on {note.host}.{_said(words)}")

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from fractal_backends_slurm.receipts import End, Note, Receipts
 from fractal_backends_slurm.script import JobScript
 from fractal_backends_slurm.verdicts import of_end
+
+from conftest import eventually
 
 SHELLS = ["dash", "bash", "busybox"]
 AWKS = ["mawk", "gawk", "original-awk"]
@@ -67,15 +70,20 @@ class Node:
             "PATH": f"{self._path}:{os.environ['PATH']}",
             "SLURM_ARRAY_JOB_ID": job,
             "SLURM_ARRAY_TASK_ID": str(index),
-            "SLURM_JOB_ID": f"{job}-{os.getpid()}",
+            "SLURM_JOB_ID": f"{job}-{time.monotonic_ns()}",
             "SLURMD_NODENAME": "n1",
         }
         subprocess.run([*self._shell, str(path)], env=env, timeout=60, check=False)
-        receipts = Receipts()
-        for receipt in sorted(self.folder.glob("*.receipt")):
-            list(receipts.take(receipt.name, receipt.read_text()))
+        receipts = self.receipts()
         assert receipts.is_over(job, index)
         return receipts.notes
+
+    def receipts(self) -> Receipts:
+        """What all runs wrote down."""
+        found = Receipts()
+        for receipt in sorted(self.folder.glob("*.receipt")):
+            list(found.take(receipt.name, receipt.read_text()))
+        return found
 
 
 @pytest.fixture
@@ -140,6 +148,23 @@ def test_a_unit_starts_once(node: Node) -> None:
     assert trace.read_text() == "ran\nran\n"
     assert {note.refused for note in notes.values()} == {"claimed"}
     assert all(note.job == "7" and _end(note).is_good for note in notes.values())
+
+
+def test_an_array_task_that_is_started_again_while_a_unit_runs(plain_node: Node) -> None:
+    """A controller that forgot does so. The second start tells nothing of the unit but that it has it not."""
+    trace, gate = plain_node.place / "trace", plain_node.place / "gate"
+    command = f"echo ran >>{_q(trace)}; until [ -e {_q(gate)} ]; do sleep 0.05; done; exit 3"
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(plain_node.run, command)
+        assert eventually(trace.exists, 30)
+        note = plain_node.run(command)["0_par_0000000"]
+        gate.touch()
+        assert note.end is None
+        assert note.refused == "claimed"
+        assert _end(first.result()["0_par_0000000"]).exit_code == 3
+    assert trace.read_text() == "ran\n"
+    receipts = plain_node.receipts()
+    assert receipts.was_started_again(receipts.notes["0_par_0000000"], 0)
 
 
 @pytest.mark.parametrize("command", ["no-such-command", "./no-such-file", "/etc/passwd", "/etc"])

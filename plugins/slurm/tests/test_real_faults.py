@@ -68,8 +68,8 @@ def test_the_controller_dies_while_units_run_and_end(start_run: StartRun, slurm_
     for name in run.names:
         run.place_of(name)
     must_be_told_started(run, *run.names)
-    slurm_lab.slurmctld.kill()
-    until_asked_again(slurm_lab)
+    slurm_lab.wait_until_saved()
+    slurm_lab.crash_slurmctld()
     run.open("gate")
     assert eventually(lambda: "a" in run.outcomes, LONG_S), run.story()
     assert not run.is_over
@@ -84,7 +84,7 @@ def test_the_controller_dies_right_after_a_submission(start_run: StartRun, slurm
     names = [f"u{number}" for number in range(12)]
     run = start_run(dict.fromkeys(names, "exit 0"), {**ONE_EACH, "cpus_per_task": 8})
     assert eventually(lambda: bool(run.handles), 30), run.story()
-    slurm_lab.slurmctld.kill()
+    slurm_lab.crash_slurmctld()
     slurm_lab.start_slurmctld()
     run.must_end()
 
@@ -95,14 +95,14 @@ def test_the_controller_dies_with_units_that_wait(start_run: StartRun, slurm_lab
     slurm_lab.drain(node)
     run = start_run({"a": "exit 0", "b": "exit 3"}, {**ONE_EACH, "nodelist": node})
     assert eventually(lambda: len(run.handles) == 2, 30), run.story()
-    slurm_lab.slurmctld.kill()
+    slurm_lab.crash_slurmctld()
     slurm_lab.start_slurmctld()
     slurm_lab.heal()
     run.must_end(b=Cause.TASK_ERROR)
 
 
 def test_the_controller_is_away_when_units_are_submitted(start_run: StartRun, slurm_lab: SlurmLab) -> None:
-    slurm_lab.slurmctld.kill()
+    slurm_lab.crash_slurmctld()
     run = start_run({"a": "exit 0", "b": "exit 3"})
     assert eventually(lambda: bool(slurm_lab.calls()), 30), run.story()
     slurm_lab.start_slurmctld()

@@ -43,7 +43,8 @@ def test_a_cancelled_run_leaves_nothing(start_run: StartRun, slurm_lab: SlurmLab
 def test_a_run_is_cancelled_while_the_controller_is_away(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": "sleep 300", "b": "sleep 300"}, ONE_EACH)
     run.place_of("a"), run.place_of("b")
-    slurm_lab.slurmctld.kill()
+    slurm_lab.wait_until_saved()
+    slurm_lab.crash_slurmctld()
     run.cancel()
     assert eventually(lambda: bool(slurm_lab.calls("scancel")), 30)
     slurm_lab.start_slurmctld()
@@ -91,7 +92,7 @@ def test_units_of_a_killed_runner_are_adopted(slurm_lab: SlurmLab, place: Path, 
             runner.send_signal(signal.SIGKILL)
     if "controller" in meanwhile:
         slurm_lab.wait_until_saved()
-        slurm_lab.slurmctld.kill()
+        slurm_lab.crash_slurmctld()
         slurm_lab.start_slurmctld()
     assert slurm_lab.jobs(), "the units ended with their runner"
     run.open("gate")

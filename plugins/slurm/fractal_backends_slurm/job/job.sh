@@ -8,7 +8,7 @@ $fb_unit"
 while read -r fb_key fb_booted fb_rest; do
     if [ "$fb_key" = btime ]; then break; fi
 done </proc/stat
-echo "job $fb_booted ${SLURMD_NODENAME:-?} ${SLURM_RESTART_COUNT:-0}" >>"$fb_receipt" || exit 1
+echo "job $fb_booted ${SLURMD_NODENAME:-?}" >>"$fb_receipt" || exit 1
 
 fb_lane() { # steps run side by side in several lanes; the lane that makes a unit's folder runs it
     fb_line=0

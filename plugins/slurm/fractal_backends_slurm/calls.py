@@ -1,0 +1,122 @@
+"""Commands of the scheduler that are called, waited for and ended."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+TIMEOUT_S = 120.0
+"""SLURM's own time-outs are shorter."""
+_RETRY = re.compile(
+    r"timed out|unable to contact|connection (refused|reset)|temporarily|try again|zero bytes|communication"
+    r"|submit limit|too many|MaxJobCount|QOSMaxSubmit|AssocMaxSubmit|slurm_load|not responding|I/O error",
+    re.IGNORECASE,
+)
+_NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
+
+
+class SchedulerError(Exception):
+    """The scheduler did not do as asked; the message is what it said."""
+
+    def __init__(self, message: str, *, may_pass: bool) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+        """Whether asking again can help. It may also have done what it was asked for."""
+
+
+class CommandMissingError(SchedulerError):
+    """The command is not installed here."""
+
+
+class Call:
+    """A command that was begun; it ends with the `with` statement, or by `stop`.
+
+    Raises SchedulerError where it cannot be begun.
+    """
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], stdin: bytes = b"") -> None:
+        self.errors = ""
+        """What it said to people, once it has ended."""
+        self._name = next(Path(word).name for word in command if Path(word).name in _NAMES)
+        self._begun = time.monotonic()
+        try:
+            # Files rather than pipes: nobody has to read while it runs.
+            self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
+            with tempfile.TemporaryFile() as given:
+                given.write(stdin)
+                given.seek(0)
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=given,
+                    stdout=self._stdout,
+                    stderr=self._stderr,
+                    env=dict(env),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise SchedulerError(f"{self._name} cannot be called: {error}", may_pass=False) from error
+
+    def has_ended(self, wait_s: float) -> bool:
+        """Whether it ends within so many seconds."""
+        try:
+            self._process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether there is no point in waiting longer."""
+        return time.monotonic() > self._begun + TIMEOUT_S
+
+    def answer(self, wait_s: float) -> str:
+        """What it printed. Raises SchedulerError where it failed, or has not ended after so long."""
+        if not self.has_ended(wait_s):
+            took = time.monotonic() - self._begun
+            raise SchedulerError(f"{self._name} did not answer within {took:.0f} s", may_pass=True)
+        answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
+        if code := self._process.returncode:
+            message = self.errors or answer.strip() or f"exit code {code}"
+            may_pass = _RETRY.search(message) is not None
+            raise SchedulerError(f"{self._name}: {_plain(message)}", may_pass=may_pass)
+        return answer
+
+    def stop(self) -> None:
+        """End it, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        self._stdout.close()
+        self._stderr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def as_user(user: str | None) -> list[str]:
+    """What stands before a command that another user is to execute."""
+    return ["sudo", "-n", "-u", user, "--"] if user is not None else []
+
+
+def _text(file: BinaryIO) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")
+
+
+def _plain(message: str) -> str:
+    """Without the names of commands that each line begins with."""
+    lines = [re.sub(r"^(?!sudo)\w+: (error: )?", "", line) for line in message.splitlines()]
+    return "\n".join(lines)[:2_000]

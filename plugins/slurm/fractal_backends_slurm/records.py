@@ -1,0 +1,39 @@
+"""What the scheduler keeps on record of jobs that are no longer in its queue."""
+
+from __future__ import annotations
+
+import time
+
+from .calls import SchedulerError
+from .scheduler import JobState, Scheduler
+
+_FRESH_S = 1.0
+"""For how long an answer is good."""
+
+
+class Records:
+    """Asks the scheduler for one job at a time, not too often."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._found: dict[str, tuple[float, dict[int, JobState]]] = {}
+        self._started_at = self._controller()
+
+    def of(self, job: str) -> dict[int, JobState]:
+        """How the array tasks of a job ended, as far as that is on record."""
+        asked_at, found = self._found.get(job, (0.0, {}))
+        if time.monotonic() - asked_at > _FRESH_S:
+            found = self._scheduler.account_of(job)
+            self._found[job] = (time.monotonic(), found)
+        return found
+
+    def may_be_forgotten(self) -> bool:
+        """Whether the controller may have been started again since this was made, and forgot some acts."""
+        now = self._controller()
+        return now is None or now != self._started_at
+
+    def _controller(self) -> str | None:
+        try:
+            return self._scheduler.started_at()
+        except SchedulerError:
+            return None
