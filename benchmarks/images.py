@@ -25,7 +25,7 @@ def measure(settings: Settings) -> Iterator[Row]:
         answers = []
         for _ in range(settings.rounds or ROUNDS):
             with new_folder(settings.folder) as folder:
-                answers.append(fresh("run_local.py", _request(size, folder)))
+                answers.append(fresh("run_backend.py", _request(size, folder)))
         answer = min(answers, key=lambda one: float(one["wall_s"]))
         walls.append(answer["wall_s"])
         last = size == SIZES[-1]

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 import idle
 import images
+import slurm
 import startup
 import stragglers
 import units
 from measuring import Row, Settings, new_folder, workspace
 
-BENCHMARKS = {module.__name__: module for module in (units, stragglers, images, startup, idle)}
+BENCHMARKS = {module.__name__: module for module in (units, stragglers, images, startup, idle, slurm)}
 BUSY = 0.5
 """Other programs' share of the machine, in cores, from which on it is said."""
 HEADINGS = ("measured", "at most", "ok", "")

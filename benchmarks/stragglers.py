@@ -48,7 +48,7 @@ def _best(settings: Settings, request: dict[str, Any], python: str | None = None
         with new_folder(settings.folder) as folder:
             whole = {**request, "folder": f"{folder}/run"}
             if python is None:
-                walls.append(fresh("run_local.py", whole)["wall_s"])
+                walls.append(fresh("run_backend.py", whole)["wall_s"])
             else:
                 walls.append(fresh("run_fractal_server.py", whole, python)["wall_s"])
     return float(min(walls))

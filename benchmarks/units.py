@@ -26,7 +26,7 @@ def measure(settings: Settings) -> Iterator[Row]:
     }
     sides: dict[str, tuple[str, dict[str, str]]] = {
         "a bare loop": ("run_bare.py", {}),
-        "local": ("run_local.py", {}),
+        "local": ("run_backend.py", {}),
     }
     if settings.fractal_server:
         sides["fractal-server"] = ("run_fractal_server.py", {"python": python_with_fractal_server()})

@@ -1,8 +1,8 @@
 """The job script: plain sh that a compute node runs with nothing of ours installed.
 
-Three files in `job/` make it up: `job.sh` is what an array task does, `units.awk` runs its units one after
-the other, `unit.sh` is what becomes of each. Every value in it is quoted; only `worker_init` is shell, by
-definition.
+Four files in `job/` make it up: `job.sh` is what an array task does, `units.awk` runs its units one after
+the other, `unit.sh` is what becomes of each, `ended.sh` notes how it ended. Every value in it is quoted;
+only `worker_init` is shell, by definition.
 """
 
 from __future__ import annotations
@@ -47,12 +47,10 @@ class JobScript:
 
     def render(self) -> bytes:
         """The script."""
-        unit = [
+        places = [
             f"fb_folder={shlex.quote(self.folder)}",
             f"fb_place={shlex.quote(self.place)}",
-            f"fb_limit={self.limit_s or ''}",
-            f"set -- {shlex.join(self.command)}",
-            _part("unit.sh"),
+            "fb_receipt=$fb_folder/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt",
         ]
         lines = [
             self.shebang,
@@ -62,14 +60,19 @@ class JobScript:
             f"cd {shlex.quote(self.home)} || exit 1",
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
             *_lines(self.worker_init or ""),
-            f"fb_folder={shlex.quote(self.folder)}",
+            *places,
             f"fb_units_each={self.units_each} fb_at_once={self.at_once} fb_cpus={self.cpus}"
             f" fb_memory={self.memory_mb or ''}",
             f"fb_units={shlex.quote(_part('units.awk'))}",
-            f"fb_unit={shlex.quote(chr(10).join(unit))}",
+            f"fb_unit={shlex.quote(chr(10).join([*places, *self._unit()]))}",
+            f"fb_note() {{\n{_part('ended.sh')}}}",
             _part("job.sh"),
         ]
         return os.fsencode("\n".join(lines))
+
+    def _unit(self) -> list[str]:
+        command = f"fb_limit={self.limit_s or ''}\nset -- {shlex.join(self.command)}"
+        return [_part("ended.sh"), command, _part("unit.sh")]
 
 
 def _lines(shell: str) -> list[str]:

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from conftest import eventually
 
 SHELLS = ["dash", "bash", "busybox"]
 AWKS = ["mawk", "gawk", "original-awk"]
+Programs = Callable[[str], Path]
 
 
 @pytest.fixture(params=SHELLS)
@@ -28,24 +31,35 @@ def shell(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=AWKS)
-def awk(request: pytest.FixtureRequest) -> str:
-    if not shutil.which(request.param):
-        pytest.skip(f"{request.param} is not installed")
-    return str(request.param)
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
+    """Folders with all programs of this machine, but with only one awk."""
+
+    @cache
+    def with_awk(awk: str) -> Path:
+        found = shutil.which(awk)
+        if not found:
+            pytest.skip(f"{awk} is not installed")
+        folder = tmp_path_factory.mktemp(awk)
+        for program in Path("/usr/bin").iterdir():
+            if program.name not in (*AWKS, "awk"):
+                (folder / program.name).symlink_to(program)
+        for name in {"awk", awk} - {"busybox"}:
+            (folder / name).symlink_to(found)
+        return folder
+
+    return with_awk
 
 
 class Node:
     """Executes job scripts as a compute node would."""
 
-    def __init__(self, folder: Path, shell: str, awk: str) -> None:
+    def __init__(self, folder: Path, shell: str, programs: Path) -> None:
         self.folder = folder / "it's a $folder"
         self.place = folder / 'the "task"'
         self.place.mkdir()
         self._shell = [shell, "sh"] if shell == "busybox" else [shell]
-        self._path = folder / "bin"
-        self._path.mkdir()
-        (self._path / "awk").symlink_to(shutil.which(awk) or awk)
+        self._programs = programs
 
     def run(self, *commands: str, index: int = 0, job: str = "7", **script: object) -> dict[str, Note]:
         """Run one shell command for each unit; what is noted of them, by label."""
@@ -67,7 +81,7 @@ class Node:
         path.write_bytes(job_script.render())
         env = {
             **os.environ,
-            "PATH": f"{self._path}:{os.environ['PATH']}",
+            "PATH": str(self._programs),
             "SLURM_ARRAY_JOB_ID": job,
             "SLURM_ARRAY_TASK_ID": str(index),
             "SLURM_JOB_ID": f"{job}-{time.monotonic_ns()}",
@@ -86,14 +100,14 @@ class Node:
         return found
 
 
-@pytest.fixture
-def node(tmp_path: Path, shell: str, awk: str) -> Node:
-    return Node(tmp_path, shell, awk)
+@pytest.fixture(params=AWKS)
+def node(request: pytest.FixtureRequest, tmp_path: Path, shell: str, programs: Programs) -> Node:
+    return Node(tmp_path, shell, programs(request.param))
 
 
 @pytest.fixture
-def plain_node(tmp_path: Path) -> Node:
-    return Node(tmp_path, "sh", "awk")
+def plain_node(tmp_path: Path, programs: Programs) -> Node:
+    return Node(tmp_path, "sh", programs(next(awk for awk in AWKS if shutil.which(awk))))
 
 
 def _end(note: Note) -> End:
@@ -196,8 +210,8 @@ def test_the_environment_of_a_unit(node: Node) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("busybox"), reason="busybox is not installed")
-def test_an_awk_that_does_not_tell_signals_runs_nothing(tmp_path: Path) -> None:
-    assert Node(tmp_path, "sh", "busybox").run("true") == {}
+def test_an_awk_that_does_not_tell_signals_runs_nothing(tmp_path: Path, programs: Programs) -> None:
+    assert Node(tmp_path, "sh", programs("busybox")).run("true") == {}
 
 
 def test_times_are_of_this_clock(plain_node: Node) -> None:

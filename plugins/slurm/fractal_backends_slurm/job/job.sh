@@ -1,14 +1,26 @@
 fb_umask=$(umask)
 umask 077
-fb_receipt=$fb_folder/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt
 fb_first=$((SLURM_ARRAY_TASK_ID * fb_units_each + 1))
 fb_last=$((fb_first + fb_units_each - 1))
-fb_unit="fb_umask=$fb_umask
-$fb_unit"
+fb_awk=awk fb_known=
+if command -v mawk >/dev/null; then fb_awk=mawk fb_known=1; fi # the quickest
 while read -r fb_key fb_booted fb_rest; do
     if [ "$fb_key" = btime ]; then break; fi
 done </proc/stat
 echo "job $fb_booted ${SLURMD_NODENAME:-?}" >>"$fb_receipt" || exit 1
+
+# Run the units of lines $1 to $2, and note how they ended. $3: what names the file with the number of a unit's group.
+# More arguments: what starts awk.
+fb_run() {
+    fb_from=$1 fb_to=$2 fb_start=$3
+    fb_program="fb_umask=$fb_umask fb_start=$fb_start
+$fb_unit"
+    shift 3
+    fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known")
+    fb_exit=$?
+    fb_before=${fb_ended%% *} fb_ended=${fb_ended#* }
+    fb_note
+}
 
 fb_lane() { # steps run side by side in several lanes; the lane that makes a unit's folder runs it
     fb_line=0
@@ -17,9 +29,10 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
         if [ "$fb_line" -lt "$fb_first" ]; then continue; fi
         if [ "$fb_line" -gt "$fb_last" ]; then break; fi
         { mkdir "$fb_folder/$fb_label.step"; } 2>/dev/null || continue
-        srun --exact --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
-            awk "$fb_units" "$fb_unit" "$fb_folder/units" "$fb_line" "$fb_line" >"$fb_folder/$fb_label.step/out" 2>&1
-        echo "step $fb_label $?" >>"$fb_receipt"
+        fb_run "$fb_line" "$fb_line" "$$.$fb_label" \
+            srun --exact --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
+            2>"$fb_folder/$fb_label.step/out"
+        echo "step $fb_label $fb_exit" >>"$fb_receipt"
     done <"$fb_folder/units"
 }
 
@@ -38,10 +51,10 @@ if [ "$fb_at_once" -gt 1 ]; then
         fb_at_once=$((fb_at_once - 1))
     done
     wait $fb_lanes
+    fb_exit=$?
 else
-    awk "$fb_units" "$fb_unit" "$fb_folder/units" "$fb_first" "$fb_last" </dev/null
+    fb_run "$fb_first" "$fb_last" "$$" </dev/null
 fi
-fb_exit=$?
 
 # End what the units left behind: all in the job's control group, or where there is none, what has the job's number in
 # its environment.

@@ -1,21 +1,9 @@
-# What a compute node does between two units, in one shell: note how the unit before ended, then become the next one.
-# Set before this: fb_before and fb_ended (label of the unit before, how it ended), fb_label (the next one), fb_folder,
-# fb_place, fb_umask, fb_limit, and the task's command as "$@".
-fb_receipt=$fb_folder/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt
-fb_pid=$fb_receipt.$PPID
-read -r fb_now fb_rest </proc/uptime
-# What was refused has no group, and no end.
-if [ -n "$fb_before" ] && read -r fb_group 2>/dev/null <"$fb_pid"; then
-    kill -s KILL -- "-$fb_group" 2>/dev/null
-    fb_output=0
-    if [ -e "$fb_place/$fb_before.metadiff.json" ] || [ -L "$fb_place/$fb_before.metadiff.json" ]; then fb_output=1; fi
-    echo "ended $fb_before $fb_now $fb_ended $fb_output" >>"$fb_receipt"
-fi
-[ -n "$fb_label" ] || exit 0
+# Become the unit $fb_label; what follows `ended.sh` in the shell that a compute node runs between two units.
+# Set before this: fb_receipt, fb_start, fb_place, fb_umask, fb_limit, and the task's command as "$@".
 fb_stem=$fb_place/$fb_label
 fb_refuse() {
     echo "refused $fb_label $fb_now $1" >>"$fb_receipt"
-    : >"$fb_pid"
+    : >"$fb_receipt.$fb_start"
     exit 0
 }
 # The log is the claim: made by one job only, so that a unit starts at most once, whatever the scheduler does.
@@ -31,7 +19,7 @@ case $1 in
 */*) [ -f "$1" ] && [ -x "$1" ] ;;
 *) command -v "$1" >/dev/null 2>&1 ;;
 esac || fb_refuse command
-{ echo "started $fb_label $fb_now" >>"$fb_receipt" && echo "$$" >"$fb_pid"; } || fb_refuse receipt
+{ echo "started $fb_label $fb_now" >>"$fb_receipt" && echo "$$" >"$fb_receipt.$fb_start"; } || fb_refuse receipt
 exec </dev/null >>"$fb_stem.log" 2>&1
 umask "$fb_umask"
 set -- "$@" --args-json "$fb_stem.args.json" --out-json "$fb_stem.metadiff.json"

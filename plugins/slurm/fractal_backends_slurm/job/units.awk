@@ -1,5 +1,6 @@
 # Runs the units of an array task one after the other. POSIX awk, because its system() tells an exit code from a signal,
-# which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it.
+# which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it, whether this awk is known to
+# do that. Prints how the last unit ended: its label, exit code, signal, CPU time, peak memory, processes killed for memory.
 
 # Clock ticks of processor time that the units used so far.
 function used(    line, field) {
@@ -46,8 +47,8 @@ function code_and_signal(status) {
 }
 
 BEGIN {
-    if (code_and_signal(system("kill -s KILL $$")) != "0 9") {
-        print "The awk of this node does not tell signals (BusyBox?): mawk, gawk or original-awk is needed"
+    if (!ARGV[5] && code_and_signal(system("kill -s KILL $$")) != "0 9") {
+        print "The awk of this node does not tell signals (BusyBox?): mawk, gawk or original-awk is needed" >"/dev/stderr"
         exit 1
     }
     program = ARGV[1]
@@ -55,12 +56,13 @@ BEGIN {
         if (++line_number >= ARGV[3] && line_number <= ARGV[4]) labels[++count] = label
     close(ARGV[2])
     find_group()
-    for (i = 1; i <= count + 1; i++) {
+    for (i = 1; i <= count; i++) {
         cpu = used(); peak = kept(peak_file, ""); kills = kept(oom_file, "oom_kill")
         status = system("fb_before='" labels[i - 1] "' fb_ended='" ended "' fb_label='" labels[i] "'\n" program)
         more = kept(peak_file, "")
         ended = code_and_signal(status) " " used() - cpu " " (more > peak ? more : -1) " " (kills < 0 ? -1 : kept(oom_file, "oom_kill") - kills)
         failed = failed || status
     }
+    print labels[count], ended
     exit failed ? 1 : 0
 }

@@ -1,4 +1,4 @@
-"""Run a workflow on the backend `local`; what it took."""
+"""Run a workflow on a backend; what it took."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def peak_mb() -> float:
 
 
 def _run(request: dict[str, Any], folder: str) -> float:
-    backend = get_backend("local")
+    backend = get_backend(request.get("backend", "local"), options=request.get("options", {}))
     begin = time.perf_counter()
     asyncio.run(
         backend.process_workflow(

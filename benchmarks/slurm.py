@@ -1,0 +1,135 @@
+"""What the backend `slurm` costs beyond SLURM itself, on a real one that is started for this."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from measuring import Row, Settings, dataset, fresh, native_no_op, new_folder, parallel_workflow
+
+from slurm_lab import LabError, SlurmLab
+
+UNITS, MANY_UNITS = 1_000, 20_000
+POLL_S = 1.0
+ROUNDS = 5
+DEADLINE_S = 600
+
+
+def measure(settings: Settings) -> Iterator[Row]:
+    """A run and a bare array with the same packing, again and again in turn; then many units, and one."""
+    lab = SlurmLab()
+    try:
+        lab.start()
+    except LabError as error:
+        lab.stop()
+        print(f"  not measured: {error}")
+        return
+    try:
+        with patch.dict(os.environ, lab.env):
+            yield from _of_thousand(settings, lab)
+            yield from _of_many(settings)
+            yield from _of_one(settings, lab)
+    finally:
+        lab.stop()
+
+
+def _of_thousand(settings: Settings, lab: SlurmLab) -> Iterator[Row]:
+    ours: list[float] = []
+    bare: list[float] = []
+    for _ in range(settings.rounds or ROUNDS):
+        _until_idle(lab)
+        lab.forget_calls()
+        ours.append(_run(settings, UNITS)["wall_s"])
+        submission, *more = lab.calls("sbatch")
+        squeues = len(lab.calls("squeue"))
+        _until_idle(lab)
+        bare.append(_bare(settings, lab, _array_tasks(submission)))
+    for side, times in (("slurm", ours), (f"a bare array of {_array_tasks(submission)}", bare)):
+        yield Row(
+            f"{UNITS:,} units, {side}", min(times), "s", note=f"median {statistics.median(times):.2f} s"
+        )
+    note = f"of medians {statistics.median(ours) / statistics.median(bare):.2f}"
+    yield Row("slurm / a bare array", min(ours) / min(bare), "x", 1.3, note)
+    yield Row("calls of sbatch", 1 + len(more), "", 10)
+    yield Row("calls of squeue", squeues, "", 1 + math.ceil(ours[-1] / POLL_S))
+
+
+def _of_many(settings: Settings) -> Iterator[Row]:
+    answer = _run(settings, MANY_UNITS)
+    yield Row(f"{MANY_UNITS:,} units", answer["wall_s"], "s")
+    yield Row("peak memory of the runner", answer["peak_mb"], "MB", 200)
+    yield Row("of one core", 100 * answer["cpu_s"] / answer["wall_s"], "%", 20)
+
+
+def _of_one(settings: Settings, lab: SlurmLab) -> Iterator[Row]:
+    ours = min(_run(settings, 1)["wall_s"] for _ in range(settings.rounds or ROUNDS))
+    waits = []
+    for _ in range(settings.rounds or ROUNDS):
+        begin = time.perf_counter()
+        lab.run("sbatch", "--wait", "--output=/dev/null", "--wrap=true", deadline_s=DEADLINE_S)
+        waits.append(time.perf_counter() - begin)
+    note = f"{ours:.2f} s against {min(waits):.2f} s"
+    yield Row("a single unit, beyond `sbatch --wait`", ours - min(waits), "s", 0.5, note)
+
+
+def _run(settings: Settings, units: int) -> dict[str, Any]:
+    """Through `process_workflow`, in a fresh interpreter that has imported all it needs."""
+    command = native_no_op(settings.folder)
+    with new_folder(settings.folder) as folder:
+        request = {
+            "backend": "slurm",
+            "options": {"poll_interval": POLL_S},
+            "workflow": parallel_workflow(command),
+            "dataset": dataset([f"/data/{number}" for number in range(units)]),
+            "folder": f"{folder}/run",
+        }
+        warm_up = {**request, "backend": "local", "options": {}, "dataset": dataset(["/data/one"])}
+        return fresh("run_backend.py", {**request, "warm_up": warm_up})
+
+
+def _array_tasks(submission: list[str]) -> int:
+    (array,) = (word for word in submission if word.startswith("--array="))
+    return int(array.rpartition("-")[2]) + 1
+
+
+def _bare(settings: Settings, lab: SlurmLab, array_tasks: int) -> float:
+    """An array with the same packing: it starts the same command with the same arguments, each with a log."""
+    each = math.ceil(UNITS / array_tasks)
+    command = native_no_op(settings.folder)
+    with new_folder(settings.folder) as folder:
+        stem = f"{shlex.quote(str(folder))}/$SLURM_ARRAY_TASK_ID"
+        script = f"""#!/bin/sh
+unit=0
+while [ $unit -lt {each} ]; do
+    stem={stem}.$unit
+    {command} --args-json $stem.args.json --out-json $stem.metadiff.json >$stem.log 2>&1
+    unit=$((unit + 1))
+done
+echo done >{stem}.done
+"""
+        begin = time.perf_counter()
+        options = (f"--array=0-{array_tasks - 1}", "--nodes=1", "--ntasks=1", f"--output={folder}/%A_%a.out")
+        lab.run("sbatch", *options, text=script)
+        _wait_for(folder, array_tasks)
+        return time.perf_counter() - begin
+
+
+def _until_idle(lab: SlurmLab) -> None:
+    """What was measured before may leave SLURM something to tidy up."""
+    while lab.jobs():
+        time.sleep(0.1)
+
+
+def _wait_for(folder: Path, array_tasks: int) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while sum(name.endswith(".done") for name in os.listdir(folder)) < array_tasks:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the bare array took longer than {DEADLINE_S} s")
+        time.sleep(0.05)
