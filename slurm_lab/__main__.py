@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +25,8 @@ def main() -> None:
                 machine.install()
             case "start":
                 _start(arguments)
+            case "run":
+                sys.exit(_run(arguments))
             case "stop":
                 _lab(arguments.folder).stop()
             case "list":
@@ -37,27 +41,32 @@ def _arguments() -> argparse.Namespace:
     commands = parser.add_subparsers(dest="do", required=True)
     commands.add_parser("install", help="Debian's packages of SLURM (as root)")
     start = commands.add_parser("start", help="start a SLURM, or what is missing of it (as root)")
+    run = commands.add_parser("run", help="run a command with a SLURM that is there just for it (as root)")
+    run.add_argument("command", nargs="+", help="after --")
     stop = commands.add_parser("stop", help="end its jobs and daemons, and remove it")
     for command in (start, stop):
         command.add_argument("folder", type=Path, nargs="?", default=FOLDER, help=f"default: {FOLDER}")
-    start.add_argument("--nodes", type=int, default=4)
-    start.add_argument("--cpus", type=int, default=8, help="of each node")
-    start.add_argument("--memory-mb", type=int, default=16_000, help="of each node")
-    start.add_argument("--accounting", action="store_true", help="with slurmdbd and MariaDB")
-    start.add_argument(
-        "--memory-kill",
-        type=MemoryKill,
-        choices=list(MemoryKill),
-        default=Settings().memory_kill,
-        help="who ends jobs that take too much memory",
-    )
-    start.add_argument("--line", action="append", default=[], metavar="NAME=VALUE", help="of slurm.conf")
+    for command in (start, run):
+        command.add_argument("--nodes", type=int, default=4)
+        command.add_argument("--cpus", type=int, default=8, help="of each node")
+        command.add_argument("--memory-mb", type=int, default=16_000, help="of each node")
+        command.add_argument("--accounting", action="store_true", help="with slurmdbd and MariaDB")
+        command.add_argument(
+            "--memory-kill",
+            type=MemoryKill,
+            choices=list(MemoryKill),
+            default=Settings().memory_kill,
+            help="who ends jobs that take too much memory",
+        )
+        command.add_argument(
+            "--line", action="append", default=[], metavar="NAME=VALUE", help="of slurm.conf"
+        )
     commands.add_parser("list", help="all labs of this machine")
     return parser.parse_args()
 
 
-def _start(arguments: argparse.Namespace) -> None:
-    settings = Settings(
+def _settings(arguments: argparse.Namespace) -> Settings:
+    return Settings(
         nodes=arguments.nodes,
         cpus=arguments.cpus,
         memory_mb=arguments.memory_mb,
@@ -65,6 +74,15 @@ def _start(arguments: argparse.Namespace) -> None:
         memory_kill=arguments.memory_kill,
         lines=dict(line.split("=", 1) for line in arguments.line),
     )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with SlurmLab(_settings(arguments)) as lab:
+        return subprocess.call(arguments.command, env={**os.environ, **lab.env})
+
+
+def _start(arguments: argparse.Namespace) -> None:
+    settings = _settings(arguments)
     if (arguments.folder / SETTINGS).exists() and SlurmLab.at(arguments.folder).settings != settings:
         raise LabError(f"{arguments.folder} was started with other settings: stop it first")
     lab = SlurmLab(settings, arguments.folder)

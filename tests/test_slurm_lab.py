@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import eventually
 from slurm_lab import RUNNER, USERS, MemoryKill, Settings, SlurmLab, why_not
 from slurm_lab.fixtures import Labs
 from slurm_lab.settings import CGROUPS
+from tests.helpers.processes import ROOT
 
 POLL = Settings(memory_kill=MemoryKill.POLL, nodes=2)
 TOO_MUCH = "python3 -c 'import time; x = bytearray(300 << 20); time.sleep(20)'; echo $?"
@@ -143,3 +145,13 @@ def test_nothing_is_left_of_a_lab() -> None:
     assert lab.slurmctld.pid is None
     assert not lab.folder.exists()
     assert not list(CGROUPS.glob(f"*/slurm_{lab.nodes[0]}"))
+
+
+def test_a_lab_for_one_command() -> None:
+    """On the command line."""
+    if (reason := why_not()) is not None:
+        pytest.skip(f"no SLURM: {reason}")
+    command = ["sh", "-c", "sinfo --noheader --partition=main --format=%D; exit 3"]
+    run = [sys.executable, "-m", "slurm_lab", "run", "--nodes", "2", "--", *command]
+    ended = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stdout.strip()) == (3, "2"), ended.stderr
