@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fractal_backends_dummy_slurm import Lease
-from slurm_lab import SlurmLab
+
+from slurm_lab import MemoryKill, Settings, SlurmLab
 
 _STABLE = (
     "JobState",
@@ -25,11 +26,16 @@ _STABLE = (
     "ArrayTaskId",
     "ArrayTaskThrottle",
 )
+_FIRST = 700_001
+"""A job's id that nobody takes for another number."""
+PLAIN_LINES = {"FirstJobId": str(_FIRST)}
+ACCOUNTED = Settings(accounting=True, memory_kill=MemoryKill.POLL, lines=PLAIN_LINES)
+KERNEL = Settings(memory_kill=MemoryKill.CGROUP, lines=PLAIN_LINES)
 _ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 _DEADLINE_S = 30.0
 
 
-@dataclass
+@dataclass(frozen=True)
 class Answer:
     """Of a command."""
 
@@ -40,7 +46,7 @@ class Answer:
 
 @dataclass
 class Site:
-    """One SLURM. `folder` is where jobs write."""
+    """One SLURM. `folder` is where jobs write; `env` the environment of its commands."""
 
     env: Mapping[str, str]
     nodes: Sequence[str]
@@ -49,38 +55,31 @@ class Site:
     numbers: dict[str, str] = field(default_factory=dict)
     """What stands for each job id."""
 
-    def call(self, *words: str, script: str | None = None) -> Answer:
-        """Run a command, and hide what differs in what it says."""
+    def run(self, words: Sequence[str], script: str = "") -> Answer:
+        """Run a command."""
         ended = subprocess.run(
             words,
-            input=script if script is not None else "",
+            input=script,
+            check=False,
             capture_output=True,
             text=True,
             timeout=90,
             cwd=self.folder,
-            env={**os.environ, **self.env, "SLURM_BITSTR_LEN": "0"},
+            env={**self.env, "SLURM_BITSTR_LEN": "0"},
         )
-        return Answer(ended.returncode, self.plain(ended.stdout), self.plain(ended.stderr))
+        return Answer(ended.returncode, ended.stdout, ended.stderr)
+
+    def call(self, *words: str, script: str = "") -> Answer:
+        """Run a command, and hide what differs in what it says."""
+        answer = self.run(words, script)
+        return Answer(answer.code, self.plain(answer.out), self.plain(answer.err))
 
     def submit(self, script: str, *options: str) -> str:
         """The id of a job that must be accepted."""
-        words = [
-            "sbatch",
-            "--parsable",
-            f"--chdir={self.folder}",
-            f"--output={self.folder}/%A_%a.out",
-            *options,
-        ]
-        ended = subprocess.run(
-            words,
-            input=f"#!/bin/sh\n{script}\n",
-            capture_output=True,
-            text=True,
-            timeout=90,
-            env={**os.environ, **self.env},
-        )
-        assert ended.returncode == 0, ended.stderr
-        job = ended.stdout.strip()
+        places = (f"--chdir={self.folder}", f"--output={self.folder}/%A_%a.out")
+        answer = self.run(["sbatch", "--parsable", *places, *options], f"#!/bin/sh\n{script}\n")
+        assert answer.code == 0, answer.err
+        job = answer.out.strip()
         self.numbers[job] = f"<job {len(self.numbers) + 1}>"
         return job
 
@@ -94,6 +93,7 @@ class Site:
         text = re.sub(r"\((\d+) > (\d+)\)", "(<bytes> > <bytes>)", text)
         text = re.sub(r"(JOB|STEP|StepId=|[Jj]ob|on job id) ?\d+", r"\1 <id>", text)
         text = re.sub(r"(primary\)) at \S+", r"\1 at <host>", text)
+        text = text.replace("/usr/bin/", "")
         for job, number in self.numbers.items():
             text = re.sub(rf"\b{job}(?=\b|_)", number, text)
         return text
@@ -104,7 +104,7 @@ class Site:
             *("squeue", "--noheader", "--array", "--states=all"),
             *(f"--jobs={job}", "--format=%F|%K|%T|%j|%N|%r"),
         )
-        return sorted(_some_node(answer.out).splitlines()) or [answer.err, str(answer.code)]
+        return sorted(some_node(answer.out).splitlines()) or [answer.err, str(answer.code)]
 
     def states(self, job: str) -> list[str]:
         """Of all its array tasks."""
@@ -125,7 +125,7 @@ class Site:
         """What sacct tells of it."""
         words = ("sacct", "--noheader", "--parsable2", "--allocations", "--starttime=now-30days", *options)
         answer = self.call(*words, f"--jobs={job}", "--format=JobID,JobName,State,ExitCode,NodeList")
-        return sorted(_some_node(answer.out).splitlines())
+        return sorted(some_node(answer.out).splitlines())
 
     def wait(self, condition: Callable[[], bool], deadline_s: float = _DEADLINE_S) -> None:
         """Until it holds."""
@@ -135,10 +135,14 @@ class Site:
             time.sleep(0.05)
 
     def wait_for_end(self, job: str) -> None:
-        """Until nothing of a job waits or runs, and until accounting knows it."""
+        """Until nothing of a job waits or runs."""
         self.wait(lambda: bool(states := self.states(job)) and all(state in _ENDS for state in states))
+
+    def _wait_for_accounting(self, job: str) -> None:
+        """Until all is on record: a job that ends at once is called `allocation` until its start is."""
         if self.accounting:
-            self.wait(lambda: not re.search(r"\|(RUNNING|PENDING)\|", "\n".join(self.accounted(job)) + "\n"))
+            late = re.compile(r"\|(RUNNING|PENDING|allocation)\|")
+            self.wait(lambda: bool(rows := self.accounted(job)) and not any(map(late.search, rows)))
 
     def wait_for_state(self, job: str, state: str) -> None:
         """Until one of its array tasks is in it."""
@@ -164,26 +168,44 @@ class Site:
             seen["sacct"] = self.accounted(job, *options)
         return seen
 
-    def output(self, job: str, index: int = 4294967294) -> str:
-        """What a job wrote."""
-        path = self.folder / f"{job}_{index}.out"
-        return self.plain(path.read_text()) if path.exists() else "there is none"
+    def output(self, job: str) -> str:
+        """What a job wrote, its array tasks one after the other."""
+        paths = sorted(self.folder.glob(f"{job}_*.out"))
+        return some_node(self.plain("".join(path.read_text() for path in paths))) if paths else "no file"
+
+    def ended(self, jobs: Mapping[str, str]) -> dict[str, Any]:
+        """All that is seen of jobs once they have ended, and once accounting knows it."""
+        for job in jobs.values():
+            self.wait_for_end(job)
+            self._wait_for_accounting(job)
+        return {what: {**self.view(job), "output": self.output(job)} for what, job in jobs.items()}
 
 
-def _some_node(rows: str) -> str:
-    return re.sub(r"\|<nodes? [\d,-]+>(?=\||$)", "|<node>", rows, flags=re.MULTILINE)
+def some_node(text: str) -> str:
+    """Without the nodes that jobs happen to get."""
+    return re.sub(r"<nodes? [\d,-]+>", "<node>", text)
+
+
+def differences(real: Any, dummy: Any, where: str = "") -> list[str]:
+    """Where two things differ, item by item."""
+    if isinstance(real, dict) and isinstance(dummy, dict) and real.keys() == dummy.keys():
+        return [line for key in real for line in differences(real[key], dummy[key], f"{where}/{key}")]
+    if isinstance(real, list) and isinstance(dummy, list) and len(real) == len(dummy):
+        pairs = enumerate(zip(real, dummy, strict=True))
+        return [line for index, pair in pairs for line in differences(*pair, f"{where}/{index}")]
+    return [] if real == dummy else [f"{where}:\n    real  {real!r}\n    dummy {dummy!r}"]
 
 
 def real_site(lab: SlurmLab, folder: Path) -> Site:
     """A real one."""
-    return Site(lab.env, lab.nodes, folder, lab.settings.accounting)
+    return Site({**os.environ, **lab.env}, lab.nodes, folder, lab.settings.accounting)
 
 
 @contextmanager
 def dummy_site(lab: SlurmLab, folder: Path, state: Path, **config: Any) -> Iterator[Site]:
     """A dummy that is set up like a real one."""
     settings = lab.settings
-    accounts = {name: ["*"] for name in settings.accounts} if settings.accounting else None
+    accounts = {"root": ["root"], **{name: ["*"] for name in settings.accounts}}
     sizes = {"cpus": settings.cpus, "memory_mb": settings.memory_mb}
     values = {
         "nodes": [
@@ -194,11 +216,14 @@ def dummy_site(lab: SlurmLab, folder: Path, state: Path, **config: Any) -> Itera
             {"name": "main", "nodes": "ALL", "default": True},
             {"name": "small", "nodes": lab.nodes[0], "max_minutes": 5},
         ],
-        "accounts": accounts,
+        "accounts": accounts if settings.accounting else None,
         "accounting": settings.accounting,
         "memory_kill": settings.memory_kill.value,
+        "first_job_id": _FIRST,
         **config,
     }
     with Lease(state, values) as lease:
-        path = f"{lease.commands}:{os.environ['PATH']}"
-        yield Site({"PATH": path}, lab.nodes, folder, settings.accounting)
+        env = {**os.environ, "PATH": f"{lease.commands}:{os.environ['PATH']}"}
+        yield Site(env, lab.nodes, folder, settings.accounting)
+    if (state / "controller").exists():  # a job still waits
+        subprocess.run([lease.commands / "dummyctl", "stop"], check=True)

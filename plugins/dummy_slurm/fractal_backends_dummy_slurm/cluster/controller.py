@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -68,10 +69,12 @@ class Controller:
             why = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
             refusal = failed(why, asked.options)
             raise Refused(f"sbatch: error: AssocMaxSubmitJobLimit\n{refusal.message}")
-        impossible = self.cluster.unsatisfiable(submission)
+        outgrows = self.cluster.outgrows(submission)
+        impossible = None if outgrows else self.cluster.unsatisfiable(submission)
         self.next_id += 1
         if "test-only" in asked.options:
-            raise Refused(self._test_only(submission, impossible), 1 if impossible is not None else 0)
+            can_start = impossible is None and not outgrows
+            raise Refused(self._test_only(submission, can_start), 0 if can_start else 1)
         submission.script = os.path.join(self.folder, "scripts", f"{submission.id}-{time.time_ns()}")
         with open(submission.script, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(asked.script)
@@ -81,8 +84,8 @@ class Controller:
             raise Refused(impossible + refusal.message)
         return submission
 
-    def _test_only(self, submission: Submission, impossible: str | None) -> str:
-        if impossible is not None:
+    def _test_only(self, submission: Submission, can_start: bool) -> str:
+        if not can_start:
             return "allocation failure: Requested node configuration is not available\n"
         when = time.strftime("%Y-%m-%dT%H:%M:%S")
         names = [node.name for node in self.cluster.members(submission.partition)][: submission.nodes]
@@ -298,7 +301,9 @@ class Controller:
         }
 
     def file_name(self, pattern: str, job: Job, asked: Submission) -> str:
-        """`%A`, `%a`, `%j` and so on, filled in."""
+        """`%A`, `%a`, `%j` and so on, filled in; a backslash anywhere makes all stand for itself."""
+        if "\\" in pattern:
+            return re.sub(r"\\(.?)", r"\1", pattern)
         values = {
             "A": str(job.array_id),
             "a": str(job.index if job.index is not None else 4294967294),
@@ -459,6 +464,7 @@ class Controller:
             "JobHeldUser",
             "JobHeldAdmin",
             "DependencyNeverSatisfied",
+            "PartitionConfig",
             "PartitionTimeLimit",
             "PartitionNodeLimit",
         )

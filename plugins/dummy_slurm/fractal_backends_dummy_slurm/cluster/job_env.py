@@ -51,7 +51,6 @@ def _about(job: Job, asked: Submission, cluster_name: str) -> dict[str, str]:
         "SLURM_JOB_CPUS_PER_NODE": str(asked.cpus) + (f"(x{asked.nodes})" if asked.nodes > 1 else ""),
         "SLURM_JOB_GID": str(asked.gid),
         "SLURM_JOB_ID": str(job.id),
-        "SLURM_JOB_NAME": asked.name,
         "SLURM_JOB_NODELIST": nodes,
         "SLURM_JOB_NUM_NODES": str(asked.nodes),
         "SLURM_JOB_PARTITION": asked.partition,
@@ -92,6 +91,8 @@ def _about_sizes(asked: Submission) -> dict[str, str]:
         env["SLURM_MEM_PER_NODE"] = str(asked.mem_mb)
     else:
         env["SLURM_MEM_PER_CPU"] = str(asked.mem_per_cpu)
+    if asked.named:
+        env["SLURM_JOB_NAME"] = asked.name
     if asked.cpus_asked:
         env["SLURM_CPUS_PER_TASK"] = str(asked.cpus_per_task)
     if asked.ntasks_asked:

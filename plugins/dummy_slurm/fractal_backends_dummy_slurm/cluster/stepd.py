@@ -143,14 +143,14 @@ class Stepd:
         if self._launch is not None:
             self._launch.say(line)
 
-    def terminate(self, why: str) -> None:
-        """SIGTERM for all, SIGKILL for what is left after a while."""
+    def terminate(self, why: str, number: int = signal.SIGTERM) -> None:
+        """A signal for all, SIGKILL for what is left after a while."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S")
         self.say(f"*** JOB {self.order['id']} ON {self.order['node']} CANCELLED AT {when}{why} ***")
         self._steps.cancel_waiting()
         everybody = self._all()
         processes.send(everybody, signal.SIGCONT)
-        processes.send(everybody, signal.SIGTERM)
+        processes.send(everybody, number)
         if self._kill_at is None:
             self._kill_at = time.monotonic() + self.order["kill_wait_s"]
 
@@ -190,8 +190,7 @@ class Stepd:
             for text in (words, "Exceeded job memory limit"):
                 self.say(text) if step is None else step.say(text)
             if step is None:
-                self.terminate("")
-                self._kill_at = 0.0
+                self.terminate("", signal.SIGKILL)
             elif step.pid is not None:
                 step.cancelled = True
                 processes.send([step.pid, *processes.below([step.pid])], signal.SIGKILL)
