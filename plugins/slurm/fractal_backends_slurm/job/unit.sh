@@ -1,11 +1,12 @@
 # What a compute node does between two units, in one shell: note how the unit before ended, then become the next one.
-# Set before this: fb_before and fb_ended (label of the unit before, how it ended), fb_label (the next one), fb_line (where
-# the slice of units begins), fb_folder, fb_place, fb_umask, fb_limit, and the task's command as "$@".
+# Set before this: fb_before and fb_ended (label of the unit before, how it ended), fb_label (the next one), fb_folder,
+# fb_place, fb_umask, fb_limit, and the task's command as "$@".
 fb_receipt=$fb_folder/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt
-fb_pid=$fb_receipt.$fb_line
+fb_pid=$fb_receipt.$PPID
 read -r fb_now fb_rest </proc/uptime
-if [ -n "$fb_before" ]; then
-    read -r fb_group 2>/dev/null <"$fb_pid" && kill -s KILL -- "-$fb_group" 2>/dev/null
+# What was refused has no group, and no end.
+if [ -n "$fb_before" ] && read -r fb_group 2>/dev/null <"$fb_pid"; then
+    kill -s KILL -- "-$fb_group" 2>/dev/null
     fb_output=0
     if [ -e "$fb_place/$fb_before.metadiff.json" ] || [ -L "$fb_place/$fb_before.metadiff.json" ]; then fb_output=1; fi
     echo "ended $fb_before $fb_now $fb_ended $fb_output" >>"$fb_receipt"

@@ -57,7 +57,7 @@ BEGIN {
     find_group()
     for (i = 1; i <= count + 1; i++) {
         cpu = used(); peak = kept(peak_file, ""); kills = kept(oom_file, "oom_kill")
-        status = system("fb_line=" ARGV[3] " fb_before='" labels[i - 1] "' fb_ended='" ended "' fb_label='" labels[i] "'\n" program)
+        status = system("fb_before='" labels[i - 1] "' fb_ended='" ended "' fb_label='" labels[i] "'\n" program)
         more = kept(peak_file, "")
         ended = code_and_signal(status) " " used() - cpu " " (more > peak ? more : -1) " " (kills < 0 ? -1 : kept(oom_file, "oom_kill") - kills)
         failed = failed || status
