@@ -142,7 +142,8 @@ class Site:
         """Until all is on record: a job that ends at once is called `allocation` until its start is."""
         if self.accounting:
             late = re.compile(r"\|(RUNNING|PENDING|allocation)\|")
-            self.wait(lambda: bool(rows := self.accounted(job)) and not any(map(late.search, rows)))
+            jobs = len(self.control(job))
+            self.wait(lambda: len(rows := self.accounted(job)) >= jobs and not any(map(late.search, rows)))
 
     def wait_for_state(self, job: str, state: str) -> None:
         """Until one of its array tasks is in it."""

@@ -38,6 +38,7 @@ class Controller:
         self.node_side = node_side
         self.timers = timers
         self.owner = os.geteuid()
+        self.booted = time.time()
         self.cluster = Cluster(config)
         self.journal = Journal(os.path.join(folder, "journal"))
         self.accounting = Accounting(config.accounting_lag_s)

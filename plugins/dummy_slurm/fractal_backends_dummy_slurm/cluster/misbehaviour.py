@@ -98,7 +98,7 @@ class Misbehaviour:
         if fault.kind not in JOB_FAULTS:
             self._note(fault, "")
         if fault.kind == "restart":
-            server.restart(float(fault.values.get("forget_s", 2.0)), float(fault.values.get("down_s", 0.2)))
+            server.restart(float(fault.values.get("forget_s", 2.0)), float(fault.values.get("down_s", 1.0)))
         elif fault.kind == "accounting_lag":
             controller.accounting.lag_s = float(fault.values.get("seconds", 2.0))
         if fault.kind not in JOB_FAULTS:

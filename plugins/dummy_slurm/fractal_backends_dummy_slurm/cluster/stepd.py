@@ -133,7 +133,8 @@ class Stepd:
             case "signal":
                 processes.send(self._all(), word["number"])
             case "oom":
-                self._over_limit("batch", by_plan=True)
+                running = next((step.name for step in self._steps.steps if step.pid is not None), "batch")
+                self._over_limit(running, by_plan=True)
             case "die":  # the node's power is cut
                 self._dead_node = True
                 self._kill_at = 0.0

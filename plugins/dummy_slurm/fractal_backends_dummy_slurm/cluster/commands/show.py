@@ -210,6 +210,7 @@ def config(controller: Controller) -> str:
     kind = "accounting_storage/slurmdbd" if rules.accounting else "accounting_storage/none"
     values = {
         "AccountingStorageType": kind,
+        "BOOT_TIME": times.point(controller.booted),
         "ClusterName": rules.cluster_name,
         "DefMemPerCPU": str(rules.def_mem_per_cpu),
         "EnforcePartLimits": "NO",
