@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ _AT_ONCE = 4
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest) -> dict[int, dict[str, object]]:
+def runs(request: pytest.FixtureRequest) -> dict[int, dict[str, Any]]:
     """Of all seeds that are asked for."""
     params = [getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items]
     seeds = [str(found["seed"]) for found in params if "seed" in found]
@@ -36,6 +37,6 @@ def runs(request: pytest.FixtureRequest) -> dict[int, dict[str, object]]:
 @pytest.mark.long
 @pytest.mark.timeout(1200)  # the first one waits for all runs
 @pytest.mark.parametrize("seed", _SEEDS)
-def test_every_verdict_is_true(runs: dict[int, dict[str, object]], seed: int) -> None:
+def test_every_verdict_is_true(runs: dict[int, dict[str, Any]], seed: int) -> None:
     found = runs[seed]
     assert not found["wrong"], "\n".join(map(str, found["wrong"]))

@@ -42,9 +42,7 @@ def test_cancelling_parts_of_an_array(same: Same) -> None:
             site.wait(lambda: "COMPLETING" not in site.states(job) and site.states(job).count("RUNNING") == 2)
         site.wait_for_reason_of_waiting(job)
         seen += [site.queue(job), site.control(job), site.call("scancel", job)]
-        site.wait_for_end(
-            job
-        )  # what the real accounting has of tasks that never ran differs from time to time
+        site.wait_for_end(job)  # of tasks that never ran real accounting has different things to say
         return [*seen, site.queue(job), site.control(job), site.output(job)]
 
     same(scenario)
