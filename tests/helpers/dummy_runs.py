@@ -26,6 +26,7 @@ from fractal_backends_dummy_slurm.lease import CONFIG_VARIABLE, FOLDER_VARIABLE
 from fractal_backends_slurm import queue_watch, submitting
 
 from fractal_backends import Cause, Outcome
+from slurm_lab.processes import with_in_environment
 from tests.helpers.slurm_runs import SlurmRun
 
 UNITS = 60
@@ -101,6 +102,8 @@ def run(seed: int, folder: Path) -> Found:
         except AssertionError as error:
             found.wrong.append(str(error))
     _stop(cluster)
+    if left := with_in_environment(f"SLURM_CLUSTER_NAME={config['cluster_name']}"):
+        found.wrong.append(f"it left behind {left}")
     _Judge(slurm_run, cluster / "journal", found).judge()
     found.seconds = round(time.monotonic() - begun, 2)
     if found.wrong:
@@ -113,6 +116,7 @@ def run(seed: int, folder: Path) -> Found:
 def _config(seed: int, dice: random.Random) -> dict[str, Any]:
     return {
         "faults": {"seed": seed, "count": FAULTS, "within": 5, "span_s": 0.3},
+        "cluster_name": f"dummy-{os.getpid()}-{seed}",
         "nodes": [{"name": "n[1-4]", "cpus": 2}],
         "accounting": dice.random() < 0.5,
         "memory_kill": dice.choice(["cgroup", "poll"]),

@@ -70,19 +70,23 @@ def _about(job: Job, asked: Submission, cluster_name: str) -> dict[str, str]:
         "SLURM_TOPOLOGY_ADDR": job.nodes[0],
         "SLURM_TOPOLOGY_ADDR_PATTERN": "node",
     }
-    env |= _about_sizes(asked)
-    if job.index is not None and asked.array:
-        env |= {
-            "SLURM_ARRAY_JOB_ID": str(job.array_id),
-            "SLURM_ARRAY_TASK_ID": str(job.index),
-            "SLURM_ARRAY_TASK_COUNT": str(len(asked.array)),
-            "SLURM_ARRAY_TASK_MIN": str(min(asked.array)),
-            "SLURM_ARRAY_TASK_MAX": str(max(asked.array)),
-            "SLURM_ARRAY_TASK_STEP": str(asked.array[1] - asked.array[0] if len(asked.array) > 1 else 1),
-        }
+    env |= _about_sizes(asked) | _about_array(job, asked)
     if job.restarts:
         env["SLURM_RESTART_COUNT"] = str(job.restarts)
     return env
+
+
+def _about_array(job: Job, asked: Submission) -> dict[str, str]:
+    if job.index is None or not asked.array:
+        return {}
+    return {
+        "SLURM_ARRAY_JOB_ID": str(job.array_id),
+        "SLURM_ARRAY_TASK_ID": str(job.index),
+        "SLURM_ARRAY_TASK_COUNT": str(len(asked.array)),
+        "SLURM_ARRAY_TASK_MIN": str(min(asked.array)),
+        "SLURM_ARRAY_TASK_MAX": str(max(asked.array)),
+        "SLURM_ARRAY_TASK_STEP": str(asked.array[1] - asked.array[0] if len(asked.array) > 1 else 1),
+    }
 
 
 def _about_sizes(asked: Submission) -> dict[str, str]:

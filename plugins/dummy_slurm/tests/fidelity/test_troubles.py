@@ -11,7 +11,7 @@ from tests.helpers.slurm_fixtures import Begun, Same
 from tests.helpers.slurm_sites import ACCOUNTED, Site
 
 _STUBBORN = "trap 'echo told' TERM; sleep 60; sleep 61; sleep 62"
-_TOLD = ["sleep 60", "trap 'echo told; exit 7' TERM; sleep 60 & wait", _STUBBORN]
+_TOLD = ["exec sleep 60", "trap 'echo told; exit 7' TERM; sleep 60 & wait", _STUBBORN]
 _OFF = "reason=test"
 
 
@@ -33,7 +33,7 @@ def test_cancelling_what_runs(same: Same) -> None:
 @pytest.mark.slurm(ACCOUNTED)
 def test_cancelling_parts_of_an_array(same: Same) -> None:
     def scenario(site: Site) -> list[Any]:
-        job = site.submit("sleep 60", "--array=0-6%2")
+        job = site.submit("exec sleep 60", "--array=0-6%2")
         site.wait(lambda: site.states(job).count("RUNNING") == 2)
         site.wait_for_reason_of_waiting(job)
         seen: list[Any] = [site.queue(job), site.control(job)]
@@ -70,7 +70,7 @@ def test_cancelling_what_waits(same: Same) -> None:
 def test_what_jobs_wait_for(same: Same) -> None:
     def scenario(site: Site) -> list[Any]:
         whole = ("--cpus-per-task=8", f"--nodelist={site.nodes[0]}")
-        running = site.submit("sleep 60", *whole)
+        running = site.submit("exec sleep 60", *whole)
         failed = site.submit("exit 1")
         site.wait_for_state(running, "RUNNING")
         site.wait_for_end(failed)
@@ -101,7 +101,7 @@ def test_what_jobs_wait_for(same: Same) -> None:
 @pytest.mark.slurm(ACCOUNTED)
 def test_limits_of_a_user(same: Same, slurm_lab: SlurmLab, request: pytest.FixtureRequest) -> None:
     def scenario(site: Site) -> list[Any]:
-        first = site.submit("sleep 60")
+        first = site.submit("exec sleep 60")
         site.wait_for_state(first, "RUNNING")
         second = site.submit("true")
         site.wait_for_reason(second)
