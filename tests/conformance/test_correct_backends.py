@@ -35,6 +35,8 @@ class Case:
     """Requirements that need something else of a backend."""
     needs_sudo: bool = False
     """To be another user."""
+    deadline_s: int = 60
+    """For each test."""
 
     @property
     def can_be_another_user(self) -> bool:
@@ -77,6 +79,7 @@ CASES = [
         not_declared=_FOR_LIMITS | {"CAP-011"},
         other=_NOTHING_LEFT_OUT,
         needs_sudo=True,
+        deadline_s=120,
     ),
 ]
 
@@ -103,7 +106,7 @@ def check(case: Case, folder: Path) -> Check:
         result = subprocess.run(
             [
                 *(sys.executable, "-m", "fractal_backends.cli", "check", case.name),
-                *("--json", str(found), "--options", str(options)),
+                *("--json", str(found), "--options", str(options), "--deadline", str(case.deadline_s)),
             ],
             env={**env, "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 _OUTPUT_FAILED = 53
+"""The "signal" of a job whose output file cannot be opened."""
 _LATE_FD = 250
 """Shells use others for themselves."""
 _LOGIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

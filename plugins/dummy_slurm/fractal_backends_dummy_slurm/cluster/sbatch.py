@@ -47,11 +47,6 @@ class Caller:
         except KeyError:
             return str(self.uid)
 
-    def variable(self, name: str) -> str | None:
-        """Of its environment."""
-        start = name + "="
-        return next((item[len(start) :] for item in self.env if item.startswith(start)), None)
-
 
 @dataclass
 class Asked:

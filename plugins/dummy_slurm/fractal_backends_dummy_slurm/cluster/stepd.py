@@ -23,8 +23,6 @@ from .steps import Step, StepRequests
 
 _POLL_S = 0.02
 _END_DEADLINE_S = 30.0
-OUTPUT_FAILED = 53
-"""The "signal" of a job whose output file cannot be opened."""
 OOM_SIGNAL = 125
 
 
@@ -43,7 +41,7 @@ class Stepd:
         self._kill_steps: dict[str, float] = {}
         self._dead_node = False
         self._memory = MemoryGuard(order)
-        self._steps = StepRequests(order, self.say)
+        self._steps = StepRequests(order)
         self._wakeup, write = os.pipe()
         os.set_blocking(self._wakeup, False)
         os.set_blocking(write, False)
