@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
 from slurm_lab import SlurmLab
 from tests.helpers.plugins import open_folder
 from tests.helpers.slurm_runs import SlurmRun, StartRun
+from tests.helpers.slurm_sites import Site, differences, dummy_site, real_site
 
 
 @pytest.fixture
@@ -38,3 +41,54 @@ def start_run(slurm_lab: SlurmLab, place: Path) -> Iterator[StartRun]:
         run.cancel()
     for run in runs:
         run.wait()
+
+
+class Same(Protocol):
+    """Runs a scenario on a real SLURM and on the dummy, and fails where not the same is seen."""
+
+    def __call__(self, scenario: Callable[[Site], Any], **config: Any) -> None: ...
+
+
+@pytest.fixture
+def same(slurm_lab: SlurmLab, place: Path) -> Same:
+    """The real one is the test's lab; the dummy is set up like it, and with `config`."""
+
+    def compare(scenario: Callable[[Site], Any], **config: Any) -> None:
+        folders = [place / "real", place / "dummy"]
+        for folder in folders:
+            folder.mkdir(mode=0o755)
+        with ThreadPoolExecutor(1) as pool:
+            real = pool.submit(scenario, real_site(slurm_lab, folders[0]))
+            with dummy_site(slurm_lab, folders[1], place / "cluster", **config) as site:
+                seen = scenario(site)
+        must_be_the_same(real.result(), seen)
+
+    return compare
+
+
+class Begun:
+    """Jobs that are on a real SLURM and on the dummy for a while before somebody looks at them."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._jobs: dict[str, list[tuple[Site, str]]] = {}
+
+    def begin(self, name: str, lab: SlurmLab, script: str, *options: str, **config: Any) -> None:
+        """Submit a job to both; the dummy is set up like the real one, and with `config`."""
+        folders = [self._folder / f"{name}-{kind}" for kind in ("real", "dummy")]
+        for folder in folders:
+            folder.mkdir()
+        dummy = dummy_site(lab, folders[1], self._folder / name, **config)
+        sites = [real_site(lab, folders[0]), self._stack.enter_context(dummy)]
+        self._jobs[name] = [(site, site.submit(script, *options)) for site in sites]
+
+    def must_be_the_same(self, name: str, scenario: Callable[[Site, str], Any]) -> None:
+        """What is seen of the job on both."""
+        must_be_the_same(*(scenario(site, job) for site, job in self._jobs[name]))
+
+
+def must_be_the_same(real: Any, dummy: Any) -> None:
+    """Fails with all that differs."""
+    found = differences(real, dummy)
+    assert not found, "\n".join(["the dummy differs", *found])

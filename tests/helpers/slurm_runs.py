@@ -45,8 +45,11 @@ class Watcher:
 class SlurmRun:
     """A run in a thread of its own, of units that are named by their images."""
 
-    def __init__(self, folder: Path, units: Mapping[str, str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, units: Mapping[str, str], options: Mapping[str, Any], backend: str = "slurm"
+    ) -> None:
         self.folder = folder
+        self._backend = backend
         self.names = list(units)
         self.error: BaseException | None = None
         self.result: RunResult | None = None
@@ -80,7 +83,7 @@ class SlurmRun:
     def start(self, **arguments: Any) -> None:
         """Begin; `arguments` of process_workflow."""
         given = {**self.write(), **arguments}
-        backend = get_backend("slurm", options=self._options, observers=[self._watcher])
+        backend = get_backend(self._backend, options=self._options, observers=[self._watcher])
 
         async def process() -> RunResult:
             self._task = asyncio.current_task()

@@ -52,6 +52,8 @@ def ensure_running(
     `config` counts for a controller that is started. Raises DummySlurmError, ConfigError.
     """
     folder = Path(os.path.abspath(folder))
+    values = dict(config or {})
+    cluster = parse(values)
     deadline = time.monotonic() + _START_DEADLINE_S
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError):
@@ -59,7 +61,7 @@ def ensure_running(
         lock = _take_lock(folder)
         if lock is not None:
             try:
-                _start(folder, parse(dict(config or {})), dict(config or {}), lock, keep)
+                _start(folder, cluster, values, lock, keep)
             finally:
                 os.close(lock)
         time.sleep(_RETRY_S)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fractal_backends_dummy_slurm.cluster.config import ClusterConfig, NodeConfig, PartitionConfig, UserLimits
+from fractal_backends_dummy_slurm.cluster.faults import COMMAND_FAULTS, JOB_FAULTS, OTHER_FAULTS
 
 from fractal_backends import TaskExecutionError, get_backend
+from tests.helpers.processes import ROOT
 
 
 def _run(folder: Path, command: str, images: int) -> dict[str, Any]:
@@ -34,3 +40,36 @@ def test_units_run(tmp_path: Path) -> None:
 def test_exit_codes_are_told(tmp_path: Path) -> None:
     with pytest.raises(TaskExecutionError, match="exit code 1"):
         _run(tmp_path / "run", "/bin/false", 2)
+
+
+def _shell(command: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "fractal_backends_dummy_slurm", "/bin/sh", "-c", command]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+def test_a_command_in_which_there_is_a_cluster(tmp_path: Path) -> None:
+    submit = f"sbatch --parsable --output={tmp_path}/out --wrap 'hostname; echo $SLURMD_NODENAME'"
+    wait = "until squeue -h -t all -j $job -o %T | grep COMPLETED; do sleep 0.1; done; exit 3"
+    result = _shell(f"job=$({submit}); {wait}")
+    assert (result.returncode, result.stdout, result.stderr) == (3, "COMPLETED\n", "")
+    assert (tmp_path / "out").read_text().splitlines()[1] == "n1"
+
+
+def test_wrong_settings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "settings.json").write_text('{"nodes": [{"name": "a", "cores": 1}], "memory_kill": "x"}')
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+    result = _shell("true")
+    assert result.returncode == 2
+    assert "In nodes: unknown cores." in result.stderr
+
+
+def test_the_documentation_has_all_settings_and_faults() -> None:
+    page = (ROOT / "docs" / "dummy-slurm.md").read_text()
+    names = [
+        item.name
+        for kind in (ClusterConfig, NodeConfig, PartitionConfig, UserLimits)
+        for item in fields(kind)
+    ]
+    kinds = [*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS]
+    assert [name for name in names if f"`{name}`" not in page and f'"{name}"' not in page] == []
+    assert [kind for kind in kinds if f"`{kind}`" not in page] == []

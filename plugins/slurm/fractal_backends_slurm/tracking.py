@@ -147,7 +147,7 @@ class Tracker:
             outcome = verdicts.of_end(note, note.end, self._options.time_s)
             if outcome is None:
                 self._suspects.setdefault(unit.label, time.monotonic())
-        elif note.step is not None:
+        elif note.step is not None and not note.refused:
             words = self._place.text(self.submission.folder / f"{unit.label}.step" / "out")
             outcome = verdicts.of_step(note, words)
         if outcome is not None:
@@ -203,7 +203,9 @@ class Tracker:
         patience, state, receipts = self._options.receipt_deadline, word.state, self.submission.receipts
         waited = time.monotonic() - word.since
         if receipts.is_over(job, index):
-            return waited >= patience or (job in snapshot.asked and snapshot.asked_at > word.since)
+            is_newer = job in snapshot.asked and snapshot.asked_at > word.since
+            is_ending = state is not None and state.state in verdicts.RUNNING
+            return waited >= patience or (is_newer and not is_ending)
         if (
             state is not None
             and state.state in verdicts.ENDED_FROM_OUTSIDE
@@ -243,20 +245,22 @@ class Tracker:
             self._end(unit, verdicts.of_interrupted(note, state, words, again), has_output=False)
             return
         outcome = verdicts.of_unstarted(state, words)
-        if self._may_try_again(outcome, job, index):
+        if self._may_try_again(outcome, state, index):
             self._close(unit)
             self.retry.append(unit)
         else:
             self._end(unit, outcome, has_output=False)
 
-    def _may_try_again(self, outcome: Outcome, job: str, index: int) -> bool:
+    def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int) -> bool:
         if outcome.cause is Cause.CANCELLED or self.submission.adopted:
             return False
         part = self.submission.parts[index]
         came_on = any(unit.label in self._started for unit in part)
         if came_on:
             return True
-        may_pass = outcome.cause in (Cause.NODE_FAILURE, Cause.LOST)
+        # A job that was requeued may come to its end without what its first start had begun with.
+        is_over = state is not None and state.state == "COMPLETED"
+        may_pass = is_over or outcome.cause in (Cause.NODE_FAILURE, Cause.LOST)
         return may_pass and self.submission.attempt < _MOST_ATTEMPTS
 
     def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:

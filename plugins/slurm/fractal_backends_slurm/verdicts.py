@@ -108,7 +108,9 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
 
 def of_unstarted(state: JobState | None, words: str) -> Outcome:
     """The verdict on a unit that its array task did not come to."""
-    if state is None:
+    if _MEMORY.search(words):
+        return Outcome(Cause.OUT_OF_MEMORY, f"It was not started: SLURM ended its job.{_said(words)}")
+    if state is None or state.state in RUNNING:  # accounting may think so for ever
         return Outcome(Cause.LOST, "SLURM knows nothing of its job any more, which did not start it.")
     # Nobody but SLURM itself cancels for this reason.
     in_vain = state.reason == "DependencyNeverSatisfied"

@@ -147,7 +147,10 @@ def _ask(folder: str, contact_s: float, command: str, words: Sequence[str]) -> t
             end.sendall(message)
             code, out, err, retry = receive(end)
             if code == b"script":
-                message = pack(request(command, words, _read_script(out)))
+                script = _read_script(out)
+                if not script:
+                    return 1, b"", b"sbatch: error: Unable to open file " + out + b"\n"
+                message = pack(request(command, words, script))
                 end.sendall(message)
                 code, out, err, retry = receive(end)
         except OSError:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import random
+import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from . import jobs as states
-from .accounting import Accounting
 from .arguments import Refused
+from .book import Book
 from .config import ClusterConfig
 from .dependencies import Dependencies
 from .job_env import of_job
-from .jobs import Job, Submission, as_dict
-from .journal import Journal
+from .jobs import Job, Submission
 from .node_side import NodeSide
-from .nodes import Cluster
 from .sbatch import Asked, Caller, Reader, failed
 from .timers import Timers
 
@@ -28,31 +26,18 @@ class QueueFull(Exception):  # noqa: N818
     """sbatch is to try again later."""
 
 
-class Controller:
-    """All state of the cluster. Every change of a job goes through `_save`."""
+class Controller(Book):
+    """What becomes of the jobs in the book."""
 
     def __init__(self, folder: str, config: ClusterConfig, node_side: NodeSide, timers: Timers) -> None:
+        super().__init__(folder, config)
         self.folder = folder
-        self.config = config
         self.node_side = node_side
         self.timers = timers
         self.owner = os.geteuid()
-        self.cluster = Cluster(config)
-        self.journal = Journal(os.path.join(folder, "journal"))
-        self.accounting = Accounting(config.accounting_lag_s)
-        self.submissions: dict[int, Submission] = {}
-        self.jobs: dict[int, Job] = {}
-        self.tasks: dict[int, dict[int | None, Job]] = {}
-        """The jobs of each submission."""
-        self.pending: dict[int, dict[int, Job]] = {}
-        """Those of each submission that wait."""
-        self.active: dict[int, set[int]] = {}
-        """Ids of those of each submission that run, or whose processes are still ending."""
-        self._by_spool: dict[str, Job] = {}
-        self.next_id = 1
+        self.booted = time.time()
         self.on_start: Callable[[Job], dict[str, object]] = lambda _: {}
         self.on_end: Callable[[str], None] = lambda _: None
-        self.log: Callable[[str], None] = lambda _: None
         self.dependencies = Dependencies(self.jobs, self.submissions, self.tasks)
         os.makedirs(os.path.join(folder, "scripts"), mode=0o700, exist_ok=True)
 
@@ -64,14 +49,16 @@ class Controller:
         if self.count() + max(1, len(submission.waiting)) > self.config.max_job_count:
             raise QueueFull
         most = self.config.limits_of(submission.user).max_submit
-        if most is not None and self._count_of(submission.user) + max(1, len(submission.waiting)) > most:
+        if most is not None and self.count_of(submission.user) + max(1, len(submission.waiting)) > most:
             why = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
             refusal = failed(why, asked.options)
             raise Refused(f"sbatch: error: AssocMaxSubmitJobLimit\n{refusal.message}")
-        impossible = self.cluster.unsatisfiable(submission)
+        outgrows = self.cluster.outgrows(submission)
+        impossible = None if outgrows else self.cluster.unsatisfiable(submission)
         self.next_id += 1
         if "test-only" in asked.options:
-            raise Refused(self._test_only(submission, impossible), 1 if impossible is not None else 0)
+            can_start = impossible is None and not outgrows
+            raise Refused(self._test_only(submission, can_start), 0 if can_start else 1)
         submission.script = os.path.join(self.folder, "scripts", f"{submission.id}-{time.time_ns()}")
         with open(submission.script, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(asked.script)
@@ -81,8 +68,8 @@ class Controller:
             raise Refused(impossible + refusal.message)
         return submission
 
-    def _test_only(self, submission: Submission, impossible: str | None) -> str:
-        if impossible is not None:
+    def _test_only(self, submission: Submission, can_start: bool) -> str:
+        if not can_start:
             return "allocation failure: Requested node configuration is not available\n"
         when = time.strftime("%Y-%m-%dT%H:%M:%S")
         names = [node.name for node in self.cluster.members(submission.partition)][: submission.nodes]
@@ -99,77 +86,14 @@ class Controller:
         if submission.array is None or impossible:
             job = Job(submission.id, submission.id, held=submission.held, begin=submission.begin)
             submission.waiting = []
-            self._add(job)
+            self.add(job)
             if impossible:
                 self.end(job, states.FAILED, "BadConstraints")
-            self._save(job)
-
-    def count(self) -> int:
-        """Records, as MaxJobCount counts them."""
-        return len(self.jobs) + sum(len(submission.waiting) for submission in self.submissions.values())
-
-    def _count_of(self, user: str) -> int:
-        of_user = [item for item in self.submissions.values() if item.user == user]
-        alive = sum(not job.is_over for item in of_user for job in self.tasks[item.id].values())
-        return alive + sum(len(item.waiting) for item in of_user)
-
-    def running_of(self, user: str) -> int:
-        """How many jobs of a user run."""
-        return sum(len(ids) for key, ids in self.active.items() if self.submissions[key].user == user)
-
-    # Records
-
-    def _add(self, job: Job) -> None:
-        self.jobs[job.id] = job
-        self.tasks[job.array_id][job.index] = job
-
-    def split(self, submission: Submission, index: int) -> Job:
-        """A task of an array becomes a job of its own; the last one has the array's own id."""
-        submission.waiting.remove(index)
-        job_id = submission.id
-        if submission.waiting:
-            job_id, self.next_id = self.next_id, self.next_id + 1
-        job = Job(job_id, submission.id, index, begin=submission.begin)
-        self._add(job)
-        return job
-
-    def _index(self, job: Job) -> None:
-        pending = self.pending.setdefault(job.array_id, {})
-        active = self.active.setdefault(job.array_id, set())
-        if job.state == states.PENDING:
-            pending[job.id] = job
-        else:
-            pending.pop(job.id, None)
-        if job.state == states.RUNNING or job.completing:
-            active.add(job.id)
-        else:
-            active.discard(job.id)
-        if job.spool:
-            self._by_spool[job.spool] = job
-
-    def _save(self, job: Job) -> None:
-        self._index(job)
-        self.accounting.saw(self.journal.write(job=as_dict(job)))
-        self.log(f"job {job.name} (id {job.id}) is {job.shown_state}, reason {job.reason}, on {job.nodes}")
-
-    def save_submission(self, submission: Submission) -> None:
-        """Write it down again."""
-        self.accounting.saw(self.journal.write(submission=as_dict(submission)))
-
-    def set_reason(self, item: Submission | Job, reason: str) -> None:
-        """Why it waits."""
-        if item.reason != reason:
-            item.reason = reason
-            self._save(item) if isinstance(item, Job) else self.save_submission(item)
+            self.save(job)
 
     def restore(self) -> None:
         """What the journal of an earlier controller has."""
-        remembered, everything = self.journal.replay()
-        for entry in everything:
-            self.accounting.saw(entry)
-        for entry in remembered:
-            self._restore_entry(entry)
-        self.next_id = 1 + max([*self.jobs, *self.submissions], default=self._first_id() - 1)
+        self.replay()
         for job in list(self.jobs.values()):
             if job.state == states.RUNNING or job.completing:
                 self._find_again(job)
@@ -177,29 +101,6 @@ class Controller:
                 self._forget_later(job)
             elif job.begin is not None:
                 self.timers.at(job.begin, lambda: None)
-
-    def _first_id(self) -> int:
-        """Two clusters on one machine should not have the same ids: scripts look for processes by them."""
-        return self.config.first_job_id or random.randrange(1_000, 60_000_000)  # noqa: S311
-
-    def _restore_entry(self, entry: dict[str, Any]) -> None:
-        if "submission" in entry:
-            submission = Submission(**entry["submission"])
-            self.submissions[submission.id] = submission
-            self.tasks.setdefault(submission.id, {})
-        elif "job" in entry:
-            job = Job(**entry["job"])
-            if (submission_ := self.submissions.get(job.array_id)) is not None:
-                self._add(job)
-                self._index(job)
-                if job.index in submission_.waiting and job.index is not None:
-                    submission_.waiting.remove(job.index)
-        elif "gone" in entry:
-            self._drop(entry["gone"])
-        elif "node" in entry:
-            node = self.cluster.nodes[entry["node"]["name"]]
-            for name, value in entry["node"].items():
-                setattr(node, name, value)
 
     def _find_again(self, job: Job) -> None:
         """Its stepd runs on, or left its result, or is gone with all that it did."""
@@ -221,29 +122,6 @@ class Controller:
 
         self.timers.at((job.ended or time.time()) + self.config.min_job_age_s, forget)
 
-    def forget(self, job: Job) -> None:
-        """Its record vanishes."""
-        self.journal.write(gone=job.id)
-        self.log(f"job {job.name} is forgotten")
-        self._drop(job.id)
-
-    def _drop(self, job_id: int) -> None:
-        job = self.jobs.pop(job_id, None)
-        array_id = job_id if job is None else job.array_id
-        submission = self.submissions.get(array_id)
-        if submission is None:
-            return
-        if job is not None:
-            self.tasks[array_id].pop(job.index, None)
-            self.pending[array_id].pop(job_id, None)
-            self.active[array_id].discard(job_id)
-        elif submission.cancelled:
-            submission.cancelled = None
-        if not (self.tasks[array_id] or submission.waiting or submission.cancelled):
-            del self.tasks[array_id], self.submissions[array_id]
-            self.pending.pop(array_id, None)
-            self.active.pop(array_id, None)
-
     # Starting and ending
 
     def start(self, job: Job, asked: Submission, nodes: list[str], key: str) -> None:
@@ -251,7 +129,7 @@ class Controller:
         job.state, job.reason, job.nodes, job.spool = states.RUNNING, "None", nodes, key
         job.started, job.ended, job.begin, job.cancelled_by = time.time(), None, None, None
         job.code = job.signal = 0
-        self._save(job)
+        self.save(job)
         self.node_side.start(key, {**self._order(job, asked, key), **self.on_start(job)})
         self._limit_time(job, asked)
 
@@ -298,7 +176,9 @@ class Controller:
         }
 
     def file_name(self, pattern: str, job: Job, asked: Submission) -> str:
-        """`%A`, `%a`, `%j` and so on, filled in."""
+        """`%A`, `%a`, `%j` and so on, filled in; a backslash anywhere makes all stand for itself."""
+        if "\\" in pattern:
+            return re.sub(r"\\(.?)", r"\1", pattern)
         values = {
             "A": str(job.array_id),
             "a": str(job.index if job.index is not None else 4294967294),
@@ -322,7 +202,7 @@ class Controller:
         """Its state is an end now."""
         job.state, job.reason, job.ended = state, reason, time.time()
         job.started = job.started or job.ended
-        self._save(job)
+        self.save(job)
         self._forget_later(job)
 
     def kill(self, job: Job, state: str, reason: str, why: str) -> None:
@@ -339,10 +219,10 @@ class Controller:
             self.node_side.tell(job.spool, do="terminate", why=why)
         job.restarts += 1
         job.state, job.reason, job.nodes, job.started, job.spool = states.PENDING, reason, [], None, ""
-        self._save(job)
+        self.save(job)
         job.begin = time.time() + self.config.requeue_delay_s
         job.reason = "BeginTime"
-        self._save(job)
+        self.save(job)
         self.timers.at(job.begin, lambda: None)
 
     def stepd_gone(self, key: str) -> None:
@@ -351,7 +231,7 @@ class Controller:
         self.node_side.remove(key)
         self.on_end(key)
         self.cluster.release(key, list(self.cluster.nodes))
-        job = self._by_spool.pop(key, None)
+        job = self.by_spool.pop(key, None)
         if job is None or job.spool != key or self.jobs.get(job.id) is not job:
             self.log(f"the processes of {key}, which belong to no job, have ended")
             return
@@ -360,7 +240,7 @@ class Controller:
             job.code, job.signal = result["code"], result["signal"]
         if job.completing:
             job.completing = False
-            self._save(job)
+            self.save(job)
         elif job.state == states.RUNNING:
             self.end(job, *_verdict(result))
 
@@ -390,13 +270,6 @@ class Controller:
         node = self.cluster.nodes[name]
         node.state, node.reason, node.back_at = "UP", "", None
         self.save_node(name)
-
-    def save_node(self, name: str) -> None:
-        """Write it down."""
-        node = self.cluster.nodes[name]
-        kept = {key: getattr(node, key) for key in ("name", "state", "reason", "since", "back_at")}
-        self.journal.write(node=kept)
-        self.log(f"node {name} is {node.state} {node.reason}")
 
     def vanish(self, job: Job, processes: str) -> None:
         """The record goes; its processes die, or live on."""
@@ -437,7 +310,7 @@ class Controller:
         if self.submissions.get(submission.id) is submission and submission.cancelled:
             submission.cancelled = None
             self.save_submission(submission)
-            self._drop(submission.id)
+            self.drop(submission.id)
 
     # Asking
 
@@ -445,10 +318,6 @@ class Controller:
     def owner_name(self) -> str:
         """Whose processes these are."""
         return Caller(self.owner, 0, "", []).user
-
-    def jobs_of(self, submission: Submission) -> Iterator[Job]:
-        """Those that are jobs of their own."""
-        yield from self.tasks[submission.id].values()
 
     @property
     def is_idle(self) -> bool:
@@ -459,10 +328,11 @@ class Controller:
             "JobHeldUser",
             "JobHeldAdmin",
             "DependencyNeverSatisfied",
+            "PartitionConfig",
             "PartitionTimeLimit",
             "PartitionNodeLimit",
         )
-        at_work = any(job.spool == key for key, job in self._by_spool.items() if key in self.node_side.links)
+        at_work = any(job.spool == key for key, job in self.by_spool.items() if key in self.node_side.links)
         return not at_work and all(reason in never for reason in waits)
 
 

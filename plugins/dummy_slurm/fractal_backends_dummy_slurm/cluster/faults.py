@@ -2,8 +2,8 @@
 
 A plan is a list of faults: `{"fault": NAME, "on": EVENT, "nth": 1, "times": 1, "after_s": 0, ...}`. An event
 is a command (`squeue`, `sbatch`, ...) or `start`, the start of a job; the fault comes with its nth (counted
-from 1), and `after_s` seconds later where that can be. At random: `{"seed": 7, "count": 3}`, and maybe
-`"kinds": [...]`, `"within": 8` (commands or starts) and `"span_s": 0.5`.
+from 1), and `after_s` seconds later where that can be. At random: `{"seed": 7, "count": 3}`, different
+ones, and maybe `"kinds": [...]`, `"within": 8` (commands or starts) and `"span_s": 0.5`.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ JOB_FAULTS = ("vanish", "node_down", "requeue", "out_of_memory", "time_limit", "
 """What befalls a job that runs."""
 OTHER_FAULTS = ("restart", "accounting_lag")
 
+_RARE = ("sbatch", "sacct")
+"""Commands that may come only once."""
 _CHOICES: dict[str, list[dict[str, Any]]] = {
     "silent": [{"seconds": 0.3, "times": 1}, {"seconds": 0.3, "times": 3}],
     "rubbish": [{"times": 1}, {"times": 3}],
@@ -82,10 +84,9 @@ def _at_random(
     dice = random.Random(seed)  # noqa: S311
     kinds = kinds or [*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS]
     faults = []
-    for _ in range(count):
-        kind = dice.choice(kinds)
+    for kind in dice.sample(kinds, min(count, len(kinds))):
         item: dict[str, Any] = {"fault": kind, **dice.choice(_CHOICES.get(kind, [{}]))}
-        item["nth"] = 1 if item.get("on", COMMAND_FAULTS.get(kind)) == "sbatch" else dice.randint(1, within)
+        item["nth"] = 1 if COMMAND_FAULTS.get(kind) in _RARE else dice.randint(1, within)
         item["after_s"] = 0.0 if kind in COMMAND_FAULTS else round(dice.uniform(0, span_s), 3)
         faults.append(_read(item))
     return faults

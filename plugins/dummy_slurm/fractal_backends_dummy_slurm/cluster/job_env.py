@@ -51,7 +51,6 @@ def _about(job: Job, asked: Submission, cluster_name: str) -> dict[str, str]:
         "SLURM_JOB_CPUS_PER_NODE": str(asked.cpus) + (f"(x{asked.nodes})" if asked.nodes > 1 else ""),
         "SLURM_JOB_GID": str(asked.gid),
         "SLURM_JOB_ID": str(job.id),
-        "SLURM_JOB_NAME": asked.name,
         "SLURM_JOB_NODELIST": nodes,
         "SLURM_JOB_NUM_NODES": str(asked.nodes),
         "SLURM_JOB_PARTITION": asked.partition,
@@ -71,19 +70,23 @@ def _about(job: Job, asked: Submission, cluster_name: str) -> dict[str, str]:
         "SLURM_TOPOLOGY_ADDR": job.nodes[0],
         "SLURM_TOPOLOGY_ADDR_PATTERN": "node",
     }
-    env |= _about_sizes(asked)
-    if job.index is not None and asked.array:
-        env |= {
-            "SLURM_ARRAY_JOB_ID": str(job.array_id),
-            "SLURM_ARRAY_TASK_ID": str(job.index),
-            "SLURM_ARRAY_TASK_COUNT": str(len(asked.array)),
-            "SLURM_ARRAY_TASK_MIN": str(min(asked.array)),
-            "SLURM_ARRAY_TASK_MAX": str(max(asked.array)),
-            "SLURM_ARRAY_TASK_STEP": str(asked.array[1] - asked.array[0] if len(asked.array) > 1 else 1),
-        }
+    env |= _about_sizes(asked) | _about_array(job, asked)
     if job.restarts:
         env["SLURM_RESTART_COUNT"] = str(job.restarts)
     return env
+
+
+def _about_array(job: Job, asked: Submission) -> dict[str, str]:
+    if job.index is None or not asked.array:
+        return {}
+    return {
+        "SLURM_ARRAY_JOB_ID": str(job.array_id),
+        "SLURM_ARRAY_TASK_ID": str(job.index),
+        "SLURM_ARRAY_TASK_COUNT": str(len(asked.array)),
+        "SLURM_ARRAY_TASK_MIN": str(min(asked.array)),
+        "SLURM_ARRAY_TASK_MAX": str(max(asked.array)),
+        "SLURM_ARRAY_TASK_STEP": str(asked.array[1] - asked.array[0] if len(asked.array) > 1 else 1),
+    }
 
 
 def _about_sizes(asked: Submission) -> dict[str, str]:
@@ -92,6 +95,8 @@ def _about_sizes(asked: Submission) -> dict[str, str]:
         env["SLURM_MEM_PER_NODE"] = str(asked.mem_mb)
     else:
         env["SLURM_MEM_PER_CPU"] = str(asked.mem_per_cpu)
+    if asked.named:
+        env["SLURM_JOB_NAME"] = asked.name
     if asked.cpus_asked:
         env["SLURM_CPUS_PER_TASK"] = str(asked.cpus_per_task)
     if asked.ntasks_asked:

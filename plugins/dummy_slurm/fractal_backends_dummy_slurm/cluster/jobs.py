@@ -74,6 +74,8 @@ class Submission:
     nodes: int = 1
     ntasks: int = 1
     cpus_per_task: int = 1
+    named: bool = True
+    """Whether the name is more than a stopgap."""
     cpus_asked: bool = False
     ntasks_asked: bool = False
     mem_mb: int | None = None

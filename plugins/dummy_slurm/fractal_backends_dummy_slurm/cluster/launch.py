@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 _OUTPUT_FAILED = 53
+"""The "signal" of a job whose output file cannot be opened."""
 _LATE_FD = 250
 """Shells use others for themselves."""
 _LOGIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -125,14 +126,8 @@ def _become(
     order: dict[str, Any], argv: list[str], env: list[str], files: tuple[int, int, int], workdir: str
 ) -> NoReturn:
     signal.set_wakeup_fd(-1)
-    for number in (
-        signal.SIGTERM,
-        signal.SIGINT,
-        signal.SIGHUP,
-        signal.SIGCHLD,
-        signal.SIGPIPE,
-        signal.SIGXFSZ,
-    ):
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
     os.setsid()
     for place, fd in enumerate([os.dup(fd) for fd in files]):
@@ -150,7 +145,8 @@ def _become(
     try:
         os.chdir(workdir)
     except OSError as error:
-        say(f"couldn't chdir to `{workdir}': {error.strerror}: going to /tmp instead")
+        for _ in ("stepd", "script"):  # SLURM tries it once for each
+            say(f"couldn't chdir to `{workdir}': {error.strerror}: going to /tmp instead")
         os.chdir("/tmp")  # noqa: S108 - as SLURM does
     variables = dict(item.split("=", 1) for item in env if "=" in item)
     variables |= {"SLURM_TASK_PID": str(os.getpid()), "PWD": os.getcwd()}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from .client import unreachable
-from .faults import COMMAND_FAULTS, Fault, Faults, plan
+from .faults import COMMAND_FAULTS, JOB_FAULTS, Fault, Faults, plan
 from .jobs import RUNNING, Job
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Misbehaviour:
         for fault in self._faults.on(command):
             if fault.kind in COMMAND_FAULTS:
                 befalls = fault
-                self._server.log(f"fault: {fault.kind} for {command} {' '.join(words)}")
+                self._note(fault, " ".join([command, *words]))
             else:
                 self._later(fault, None)
         return execute() if befalls is None else self._befall(befalls, command, execute, words)
@@ -76,6 +76,7 @@ class Misbehaviour:
         extra: dict[str, object] = {}
         for fault in self._faults.on("start"):
             if fault.kind == "late_receipts":
+                self._note(fault, job.name)
                 extra |= self._make_late(job, float(fault.values.get("seconds", 1.0)))
             else:
                 self._later(fault, job)
@@ -94,14 +95,18 @@ class Misbehaviour:
     def happen(self, fault: Fault, job: Job | None) -> None:
         """Now."""
         server, controller = self._server, self._server.controller
-        self._server.log(f"fault: {fault.kind} {fault.values}")
+        if fault.kind not in JOB_FAULTS:
+            self._note(fault, "")
         if fault.kind == "restart":
-            server.restart(float(fault.values.get("forget_s", 2.0)), float(fault.values.get("down_s", 0.2)))
+            server.restart(float(fault.values.get("forget_s", 2.0)), float(fault.values.get("down_s", 1.0)))
         elif fault.kind == "accounting_lag":
             controller.accounting.lag_s = float(fault.values.get("seconds", 2.0))
+        if fault.kind not in JOB_FAULTS:
+            return
         job = server.job_of_fault(job)
         if job is None or job.state != RUNNING or controller.jobs.get(job.id) is not job:
             return
+        self._note(fault, job.name)
         if fault.kind == "vanish":
             controller.vanish(job, str(fault.values.get("processes", "die")))
         elif fault.kind == "node_down":
@@ -114,6 +119,11 @@ class Misbehaviour:
             server.node_side.tell(job.spool, do="oom")
         elif fault.kind == "time_limit":
             controller.kill(job, "TIMEOUT", "TimeLimit", " DUE TO TIME LIMIT")
+
+    def _note(self, fault: Fault, what: str) -> None:
+        """For those who want to know afterwards what befell a job or a command."""
+        self._server.controller.journal.write(fault=fault.kind, values=fault.values, befell=what)
+        self._server.log(f"fault: {fault.kind} {fault.values} befalls {what}")
 
     # Receipts
 

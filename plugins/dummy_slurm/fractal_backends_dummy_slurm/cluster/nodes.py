@@ -77,6 +77,10 @@ class Cluster:
         """A partition's nodes."""
         return self._members[partition if isinstance(partition, str) else partition.name]
 
+    def outgrows(self, asked: Submission) -> bool:
+        """Whether it wants more cpus than its whole partition has, for which sbatch does not refuse it."""
+        return asked.all_cpus > sum(node.cpus for node in self.members(asked.partition))
+
     def unsatisfiable(self, asked: Submission) -> str | None:
         """Why not even empty nodes would do, as sbatch says it before it says that they are not available."""
         nodes = self._candidates(asked)
@@ -84,8 +88,8 @@ class Cluster:
             return "sbatch: error: Memory specification can not be satisfied\n"
         if not any(node.cpus >= asked.cpus for node in nodes):
             return "sbatch: error: CPU count per node can not be satisfied\n"
-        fitting = [node for node in nodes if _fits(asked, (node.cpus, node.memory, node.gpus))]
-        return "" if not fitting else None
+        needed = min(asked.nodes, len(self.members(asked.partition)))
+        return "" if len(self._able(asked)) < needed else None
 
     def able(self, asked: Submission) -> list[str]:
         """The nodes that are big enough."""

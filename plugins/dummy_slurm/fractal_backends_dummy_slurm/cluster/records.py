@@ -19,6 +19,8 @@ class Record:
     job: Job | None = None
     tasks: list[int] | None = None
     """Of those; None: of the job."""
+    is_part: bool = False
+    """Whether only these tasks were asked for, and maybe not all that wait."""
 
     @property
     def id(self) -> int:
@@ -49,7 +51,7 @@ class Record:
             return "N/A" if self.job.index is None else str(self.job.index)
         if self.tasks is None or self.tasks == [-1]:
             return "N/A"
-        throttle = f"%{self.submission.throttle}" if self.submission.throttle and len(self.tasks) > 1 else ""
+        throttle = f"%{self.submission.throttle}" if self.submission.throttle and not self.is_part else ""
         return hostlist.numbers(self.tasks) + throttle
 
     @property
@@ -57,7 +59,7 @@ class Record:
         """`12`, `12_3` or `12_[3-5%2]`."""
         if not self.is_array or self.index == "N/A":
             return str(self.submission.id)
-        single = self.job is not None or (self.tasks is not None and len(self.tasks) == 1)
+        single = self.job is not None or self.index.isdecimal()
         return f"{self.submission.id}_{self.index}" if single else f"{self.submission.id}_[{self.index}]"
 
     @property
@@ -108,7 +110,7 @@ def by_id(controller: Controller, text: str) -> list[Record]:
         if record.job is not None and record.job.index in wanted:
             chosen.append(record)
         elif record.job is None and (hit := sorted(wanted & set(record.tasks or ()))):
-            chosen.append(Record(submission, None, hit))
+            chosen.append(Record(submission, None, hit, is_part=True))
     return chosen
 
 
@@ -117,7 +119,7 @@ def expand(records: Iterator[Record] | list[Record]) -> Iterator[Record]:
     for record in records:
         if record.job is None and record.tasks is not None:
             for index in record.tasks:
-                yield Record(record.submission, None, [index])
+                yield Record(record.submission, None, [index], is_part=True)
         else:
             yield record
 

@@ -47,11 +47,6 @@ class Caller:
         except KeyError:
             return str(self.uid)
 
-    def variable(self, name: str) -> str | None:
-        """Of its environment."""
-        start = name + "="
-        return next((item[len(start) :] for item in self.env if item.startswith(start)), None)
-
 
 @dataclass
 class Asked:
@@ -72,23 +67,16 @@ def failed(message: str, options: dict[str, str]) -> Refused:
     return Refused(f"{what}{message}\n")
 
 
-def read(words: list[str], caller: Caller, stdin: str | None, script: str | None) -> Asked:
-    """Options on the command line go before those in the script. `script`: of the file that is named."""
+def read(words: list[str], caller: Caller, script: str) -> Asked:
+    """Options on the command line go before those in the script, which came from a file or from stdin."""
     options, operands = GRAMMAR.parse(words, stop_at_operand=True)
     if "version" in options:
         raise Refused("", 0)
-    file = None
     if "wrap" in options:
-        text = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{options['wrap']}\n"
-    elif operands:
-        file = os.path.join(caller.cwd, operands[0])
-        if script is None:
-            raise Refused(f"sbatch: error: Unable to open file {operands[0]}\n")
-        text = script
-    else:
-        text = stdin or ""
-    _check_script(text)
-    return Asked(_merged(_lines_of(text), options), text, file, operands)
+        script = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{options['wrap']}\n"
+    _check_script(script)
+    file = os.path.join(caller.cwd, operands[0]) if operands and "wrap" not in options else None
+    return Asked(_merged(_lines_of(script), options), script, file, operands)
 
 
 def _merged(lines: dict[str, str], words: dict[str, str]) -> dict[str, str]:
@@ -143,6 +131,7 @@ class Reader:
             uid=self._caller.uid,
             gid=self._caller.gid,
             name=options.get("job-name", self._default_name()),
+            named="job-name" in options or "wrap" in options or self._asked.file is not None,
             script="",
             command=None
             if self._asked.file is None

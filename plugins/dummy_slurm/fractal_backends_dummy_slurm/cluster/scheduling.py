@@ -7,8 +7,8 @@ import time
 from .controller import Controller
 from .jobs import CANCELLED, Job, Submission
 
-_HEADROOM = 64
-"""Tasks of an array that are started in one go; then the controller answers others."""
+_AT_WORK_S = 0.02
+"""For so long jobs are started in one go; then the controller answers others."""
 
 
 class Scheduler:
@@ -22,13 +22,14 @@ class Scheduler:
     def run(self) -> bool:
         """Start what can start. Returns whether there is more to start at once."""
         self._reserved = {}
-        more = False
+        end = time.monotonic() + _AT_WORK_S
         for submission in list(self._controller.submissions.values()):
             for job in list(self._controller.pending.get(submission.id, {}).values()):
                 self._try_job(job, submission)
-            if submission.waiting:
-                more |= self._try_waiting(submission)
-        return more
+            while submission.waiting and self._try_waiting(submission):
+                if time.monotonic() > end:
+                    return True
+        return False
 
     def _try_job(self, job: Job, submission: Submission) -> None:
         reason = job.held or self._obstacle(submission, job.begin)
@@ -41,24 +42,21 @@ class Scheduler:
                 self._controller.set_reason(job, reason)
 
     def _try_waiting(self, submission: Submission) -> bool:
-        for _ in range(_HEADROOM):
-            if not submission.waiting:
-                return False
-            reason = submission.held or self._obstacle(submission, submission.begin)
-            if reason is None and 0 < submission.throttle <= len(
-                self._controller.active.get(submission.id, ())
-            ):
-                reason = "JobArrayTaskLimit"
-            if reason is None:
-                reason = self._start(submission, None)
-            if reason is not None:
-                if reason == "DependencyNeverSatisfied" and submission.kill_on_invalid_dep:
-                    submission.reason = reason
-                    self._controller.cancel_waiting(submission, None, None)
-                else:
-                    self._controller.set_reason(submission, reason)
-                return False
-        return True
+        """Whether the next task of an array could start."""
+        reason = submission.held or self._obstacle(submission, submission.begin)
+        active = len(self._controller.active.get(submission.id, ()))
+        if reason is None and 0 < submission.throttle <= active:
+            reason = "JobArrayTaskLimit"
+        if reason is None:
+            reason = self._start(submission, None)
+        if reason is None:
+            return True
+        if reason == "DependencyNeverSatisfied" and submission.kill_on_invalid_dep:
+            submission.reason = reason
+            self._controller.cancel_waiting(submission, None, None)
+        else:
+            self._controller.set_reason(submission, reason)
+        return False
 
     def _obstacle(self, submission: Submission, begin: float | None) -> str | None:
         """What has nothing to do with what is free."""
@@ -68,6 +66,8 @@ class Scheduler:
         submission.dependency_shown = shown
         if state != "met":
             return "Dependency" if state == "waits" else "DependencyNeverSatisfied"
+        if self._controller.cluster.outgrows(submission):
+            return "PartitionConfig"
         partition = self._controller.cluster.partitions[submission.partition]
         limit = partition.max_minutes
         if limit is not None and submission.minutes is not None and submission.minutes > limit:

@@ -23,8 +23,6 @@ from .steps import Step, StepRequests
 
 _POLL_S = 0.02
 _END_DEADLINE_S = 30.0
-OUTPUT_FAILED = 53
-"""The "signal" of a job whose output file cannot be opened."""
 OOM_SIGNAL = 125
 
 
@@ -43,7 +41,7 @@ class Stepd:
         self._kill_steps: dict[str, float] = {}
         self._dead_node = False
         self._memory = MemoryGuard(order)
-        self._steps = StepRequests(order, self.say)
+        self._steps = StepRequests(order)
         self._wakeup, write = os.pipe()
         os.set_blocking(self._wakeup, False)
         os.set_blocking(write, False)
@@ -133,7 +131,8 @@ class Stepd:
             case "signal":
                 processes.send(self._all(), word["number"])
             case "oom":
-                self._over_limit("batch", by_plan=True)
+                running = next((step.name for step in self._steps.steps if step.pid is not None), "batch")
+                self._over_limit(running, by_plan=True)
             case "die":  # the node's power is cut
                 self._dead_node = True
                 self._kill_at = 0.0
@@ -143,14 +142,14 @@ class Stepd:
         if self._launch is not None:
             self._launch.say(line)
 
-    def terminate(self, why: str) -> None:
-        """SIGTERM for all, SIGKILL for what is left after a while."""
+    def terminate(self, why: str, number: int = signal.SIGTERM) -> None:
+        """A signal for all, SIGKILL for what is left after a while."""
         when = time.strftime("%Y-%m-%dT%H:%M:%S")
         self.say(f"*** JOB {self.order['id']} ON {self.order['node']} CANCELLED AT {when}{why} ***")
         self._steps.cancel_waiting()
         everybody = self._all()
         processes.send(everybody, signal.SIGCONT)
-        processes.send(everybody, signal.SIGTERM)
+        processes.send(everybody, number)
         if self._kill_at is None:
             self._kill_at = time.monotonic() + self.order["kill_wait_s"]
 
@@ -190,8 +189,7 @@ class Stepd:
             for text in (words, "Exceeded job memory limit"):
                 self.say(text) if step is None else step.say(text)
             if step is None:
-                self.terminate("")
-                self._kill_at = 0.0
+                self.terminate("", signal.SIGKILL)
             elif step.pid is not None:
                 step.cancelled = True
                 processes.send([step.pid, *processes.below([step.pid])], signal.SIGKILL)

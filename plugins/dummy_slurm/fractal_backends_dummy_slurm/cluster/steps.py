@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +71,6 @@ class StepRequests:
     """The steps of a job, in the order in which they came. Each has its own cpus and memory."""
 
     order: dict[str, Any]
-    _: Callable[[str], None]
     steps: list[Step] = field(default_factory=list)
     count: int = 0
 

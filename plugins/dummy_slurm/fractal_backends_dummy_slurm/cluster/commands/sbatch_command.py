@@ -17,10 +17,10 @@ def script_file(words: list[str]) -> str | None:
 
 def run(controller: Controller, caller: Caller, words: list[str], script: str | None) -> tuple[str, str]:
     """Raises Refused, or QueueFull."""
-    options, operands = GRAMMAR.parse(words, stop_at_operand=True)
+    options, _ = GRAMMAR.parse(words, stop_at_operand=True)
     if "version" in options:
         return "slurm-wlm 22.05.8\n", ""
-    asked = read(words, caller, None if operands else script, script if operands else None)
+    asked = read(words, caller, script or "")
     try:
         submission = controller.submit(asked, caller)
     except Refused as refusal:

@@ -61,6 +61,8 @@ def _update(controller: Controller, caller: Caller, words: list[str]) -> str:
         )
     if caller.uid not in (0, controller.owner):
         raise Refused("slurm_update error: Invalid user id\n")
+    if values.get("state", "").lower() in ("down", "drain", "fail") and not values.get("reason"):
+        raise Refused("You must specify a reason when DOWNING or DRAINING a node. Request denied\n")
     names = hostlist.expand(values["nodename"])
     if set(names) - set(controller.cluster.nodes):
         raise Refused("slurm_update error: Invalid node name specified\n")

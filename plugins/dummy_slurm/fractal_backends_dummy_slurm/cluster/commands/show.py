@@ -8,6 +8,7 @@ from .. import hostlist, records, times
 from ..arguments import Refused
 from ..controller import Controller
 from ..jobs import RUNNING
+from ..nodes import Node
 from ..records import Record
 
 _Lines = list[list[str]]
@@ -168,40 +169,37 @@ def nodes(controller: Controller, which: str | None, oneliner: bool) -> str:
     for name in wanted or ():
         if name not in controller.cluster.nodes:
             raise Refused("", 1, f"Node {name} not found\n")
-    items: list[_Lines] = []
-    for node in controller.cluster.nodes.values():
-        if wanted is not None and node.name not in wanted:
-            continue
-        cpus, memory = node.allocated
-        members = [
-            name
-            for name, part in controller.cluster.partitions.items()
-            if node in controller.cluster.members(part)
-        ]
-        item = [
-            [f"NodeName={node.name}", "Arch=x86_64", "CoresPerSocket=1", ""],
-            [f"CPUAlloc={cpus}", f"CPUEfctv={node.cpus}", f"CPUTot={node.cpus}", "CPULoad=0.00"],
-            [f"AvailableFeatures={','.join(node.features) or '(null)'}"],
-            [f"ActiveFeatures={','.join(node.features) or '(null)'}"],
-            [f"Gres={f'gpu:{node.gpus}' if node.gpus else '(null)'}"],
-            ["NodeAddr=127.0.0.1", "NodeHostName=localhost", "Version=22.05.8"],
-            [f"RealMemory={node.memory}", f"AllocMem={memory}", f"Sockets={node.cpus}", "Boards=1"],
-            [
-                f"State={node.long_state()}",
-                "ThreadsPerCore=1",
-                "TmpDisk=0",
-                "Weight=1",
-                "Owner=N/A",
-                "MCS_label=N/A",
-            ],
-            [f"Partitions={','.join(members)}", ""],
-            [f"CfgTRES=cpu={node.cpus},mem={node.memory}M,billing={node.cpus}"],
-            [f"AllocTRES={f'cpu={cpus},mem={memory}M' if cpus else ''}"],
-        ]
-        if node.reason:
-            item.append([f"Reason={node.reason} [{controller.owner_name}@{times.point(node.since)}]"])
-        items.append(item)
-    return _text(items, oneliner)
+    chosen = [node for node in controller.cluster.nodes.values() if wanted is None or node.name in wanted]
+    return _text([_node(controller, node) for node in chosen], oneliner)
+
+
+def _node(controller: Controller, node: Node) -> _Lines:
+    cpus, memory = node.allocated
+    cluster = controller.cluster
+    members = [name for name, part in cluster.partitions.items() if node in cluster.members(part)]
+    item = [
+        [f"NodeName={node.name}", "Arch=x86_64", "CoresPerSocket=1", ""],
+        [f"CPUAlloc={cpus}", f"CPUEfctv={node.cpus}", f"CPUTot={node.cpus}", "CPULoad=0.00"],
+        [f"AvailableFeatures={','.join(node.features) or '(null)'}"],
+        [f"ActiveFeatures={','.join(node.features) or '(null)'}"],
+        [f"Gres={f'gpu:{node.gpus}' if node.gpus else '(null)'}"],
+        ["NodeAddr=127.0.0.1", "NodeHostName=localhost", "Version=22.05.8"],
+        [f"RealMemory={node.memory}", f"AllocMem={memory}", f"Sockets={node.cpus}", "Boards=1"],
+        [
+            f"State={node.long_state()}",
+            "ThreadsPerCore=1",
+            "TmpDisk=0",
+            "Weight=1",
+            "Owner=N/A",
+            "MCS_label=N/A",
+        ],
+        [f"Partitions={','.join(members)}", ""],
+        [f"CfgTRES=cpu={node.cpus},mem={node.memory}M,billing={node.cpus}"],
+        [f"AllocTRES={f'cpu={cpus},mem={memory}M' if cpus else ''}"],
+    ]
+    if node.reason:
+        item.append([f"Reason={node.reason} [{controller.owner_name}@{times.point(node.since)}]"])
+    return item
 
 
 def config(controller: Controller) -> str:
@@ -210,6 +208,7 @@ def config(controller: Controller) -> str:
     kind = "accounting_storage/slurmdbd" if rules.accounting else "accounting_storage/none"
     values = {
         "AccountingStorageType": kind,
+        "BOOT_TIME": times.point(controller.booted),
         "ClusterName": rules.cluster_name,
         "DefMemPerCPU": str(rules.def_mem_per_cpu),
         "EnforcePartLimits": "NO",

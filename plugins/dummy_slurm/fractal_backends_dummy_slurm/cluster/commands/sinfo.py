@@ -18,7 +18,7 @@ GRAMMAR = Grammar(
     "noheader Node exact version",
     "h=noheader N=Node o=format p=partition n=nodes t=states e=exact",
 )
-_FORMAT = "%9P %5a %.10l %.6D %6t %N"
+_FORMAT = "%9P %.5a %.10l %.6D %.6t %N"
 _FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
 _SHORT = {
     "idle": "idle",
@@ -47,13 +47,18 @@ def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, 
 
 def _rows(controller: Controller, options: dict[str, str], form: str) -> Iterator[dict[str, str]]:
     wanted = records.names(options.get("partition"))
-    for partition in controller.cluster.partitions.values():
-        if wanted is not None and partition.name not in wanted:
-            continue
+    partitions = [
+        partition
+        for partition in controller.cluster.partitions.values()
+        if wanted is None or partition.name in wanted
+    ]
+    if "Node" in options:
+        for node in controller.cluster.nodes.values():
+            members = [item for item in partitions if node in controller.cluster.members(item)]
+            yield from (_values(partition, [node]) for partition in members)
+        return
+    for partition in partitions:
         nodes = controller.cluster.members(partition)
-        if "Node" in options:
-            yield from (_values(partition, [node]) for node in nodes)
-            continue
         groups: dict[tuple[str, ...], list[Node]] = {}
         for node in nodes:
             parts = (

@@ -123,7 +123,7 @@ def _states(options: dict[str, str]) -> set[str] | None:
         if state not in SHORT:
             raise Refused(
                 f"squeue: error: Invalid job state specified: {text}\n"
-                f"squeue: error: Valid job states include: {','.join(SHORT)}\n"
+                f"squeue: error: Valid job states include: {','.join(SHORT)}\n\n"
             )
         chosen.add(state)
     return chosen
