@@ -133,7 +133,7 @@ def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1800)  # the first one waits for all checks
+@pytest.mark.timeout(3000)  # the first one waits for all checks
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_it_passes(checks: dict[str, Check], case: Case) -> None:
     found = checks[case.name]
