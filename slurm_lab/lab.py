@@ -307,7 +307,8 @@ class SlurmLab:
     def _make_counting(self, name: str) -> None:
         """A program that writes down that it was called, and becomes the one that was meant."""
         counting = self.folder / "bin" / name
-        note = f"""printf '%s\\n' "$(printf " '%s'" {name} "$@")" >>{shlex.quote(str(self._calls))}"""
+        # In a shell of its own: a limit on the size of files must not end the command.
+        note = f"""(printf '%s\\n' "$(printf " '%s'" {name} "$@")" >>{shlex.quote(str(self._calls))})"""
         counting.write_text(f'#!/bin/sh\n{note}\nexec {machine.program(name) or name} "$@"\n')
         counting.chmod(0o755)
 

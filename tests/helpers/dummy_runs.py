@@ -213,8 +213,6 @@ class _Judge:
         """Whether it is the word for one of these blows; nothing is known of what SLURM forgot."""
         is_forgotten = "restart" in self._found.faults or not unit.started_by
         said = {_SAID_OF[blow.kind] for blow in blows} | ({Cause.LOST} if is_forgotten and blows else set())
-        if Cause.OUT_OF_MEMORY in said and not unit.started_by:  # the srun that was to start it was killed
-            said.add(Cause.LAUNCH_FAILED)
         return outcome.cause in said
 
 

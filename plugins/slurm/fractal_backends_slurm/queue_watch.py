@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from .calls import Call, SchedulerError
 from .scheduler import Scheduler, States
 
-_SHARE = 20
+_SHARE = 5
 """A scheduler that takes long to answer is asked again after so many times as long,"""
 _LONGEST_PAUSE_S = 30.0
 """but not later than that."""

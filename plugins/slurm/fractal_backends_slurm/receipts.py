@@ -72,13 +72,13 @@ class Receipts:
 
     def take(self, name: str, text: str) -> Iterator[str]:
         """Take in what was added to a file; the labels of the units that it tells of."""
-        match = _NAME.fullmatch(name)
-        if match is None:
+        found = array_task_of(name)
+        if found is None:
             return
-        job = self.jobs.setdefault((match[1], int(match[2])), _Job())
+        job = self.jobs.setdefault(found, _Job())
         *lines, self._halves[name] = (self._halves.get(name, "") + text).split("\n")
         for line in lines:
-            label = self._take_line(match[1], job, line.split())
+            label = self._take_line(found[0], job, line.split())
             if label:
                 yield label
 
@@ -130,6 +130,12 @@ class Receipts:
         """Whether the scheduler started an array task again after it had started this unit."""
         found = self.jobs.get((note.job, index))
         return found is not None and found.starts > note.start
+
+
+def array_task_of(name: str) -> tuple[str, int] | None:
+    """The job's id and the index of the array task that a receipt of this name is of."""
+    match = _NAME.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
 def _end(note: Note, words: list[str]) -> End:

@@ -13,7 +13,7 @@ from . import verdicts
 from .options import SlurmOptions
 from .places import Place, PlaceError
 from .queue_watch import Snapshot
-from .receipts import Note
+from .receipts import Note, array_task_of
 from .records import Records
 from .scheduler import JobState
 from .submission import UNITS_FILE, Submission
@@ -101,6 +101,9 @@ class Tracker:
         for name, text in self._place.receipts(submission.folder):
             labels = submission.receipts.take(name, text.decode(errors="replace"))
             self._touched.update(dict.fromkeys(labels))
+            word = self._words.get(array_task_of(name) or ("", 0))
+            if word is not None:
+                word.since = time.monotonic()  # whatever the scheduler says, it goes on
 
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""

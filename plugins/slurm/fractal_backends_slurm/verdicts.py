@@ -35,7 +35,7 @@ _MEMORY = re.compile(
 _TIME = re.compile(r"due to time limit", re.IGNORECASE)
 _CANCELLED = re.compile(r"\bCANCELLED AT\b")
 _NEVER = re.compile(
-    r"DependencyNeverSatisfied|Partition(Time|Node)Limit|BadConstraints|InvalidAccount|InvalidQOS"
+    r"DependencyNeverSatisfied|Partition(Time|Node)Limit|PartitionConfig|BadConstraints|InvalidAccount|InvalidQOS"
     r"|(Account|Group|QOS)NotAllowed|Max(Wall|Cpu|Mem|Node|GRES|TRES)\w*Per(Job|Node)\w*|AssocMaxWall\w*",
 )
 """Reasons to wait for which waiting does not help."""
@@ -66,13 +66,14 @@ def of_end(note: Note, end: End, limit_s: int | None) -> Outcome | None:
 
 def of_end_and_state(note: Note, end: End, state: JobState | None) -> Outcome:
     """The verdict on a command that failed, with what became of its array task."""
-    if state is not None and state.state in _OF_STATE:
+    # What was lost with its node wrote no end.
+    if state is not None and state.state in _OF_STATE and state.state not in _NODE_LOST:
         return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
     return _exited(note, end)
 
 
-def of_step(note: Note, words: str) -> Outcome:
-    """The verdict on a unit whose step ended before it could write down how."""
+def of_step(note: Note, words: str) -> Outcome | None:
+    """The verdict on a unit whose step ended before it could write down how; None: the scheduler says."""
     said = _said(words)
     if _MEMORY.search(words):
         return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its step on {note.host}.{said}")
@@ -80,15 +81,20 @@ def of_step(note: Note, words: str) -> Outcome:
         return Outcome(Cause.TIME_LIMIT, f"SLURM ended its step on {note.host}.{said}")
     if _CANCELLED.search(words):
         return Outcome(Cause.CANCELLED, f"Its step was cancelled on {note.host}.{said}")
+    signal = note.step - 128 if note.step is not None and note.step > 128 else None
     if note.started_at is None:
-        return Outcome(Cause.LAUNCH_FAILED, f"srun could not start it.{said}")
-    if note.step is not None and note.step > 128:
-        return Outcome(Cause.KILLED, f"Its step was ended on {note.host}.{said}", signal=note.step - 128)
+        return None if signal else Outcome(Cause.LAUNCH_FAILED, f"srun could not start it.{said}")
+    if signal:
+        return Outcome(Cause.KILLED, f"Its step was ended on {note.host}.{said}", signal=signal)
     return Outcome(Cause.LOST, f"Its step ended on {note.host} without a word on how the unit did.{said}")
 
 
 def of_interrupted(note: Note, state: JobState | None, words: str, started_again: bool) -> Outcome:
     """The verdict on a unit that was started, and whose array task ended without a word on its end."""
+    if note.started_at is None:
+        return Outcome(
+            Cause.LOST, "A start of its job had claimed it, and left no word on what became of it."
+        )
     if started_again or (state is not None and state.state in _NODE_LOST):
         how = "SLURM started its job again; it may have done work" if started_again else "the node failed"
         return Outcome(Cause.NODE_FAILURE, f"It ran on {note.host} when {how}; it was not started again.")
