@@ -271,8 +271,9 @@ class Tracker:
         if state is not None and state.state == "COMPLETED":
             return state
         found = self._records.of(job).get(index)
-        if found is None and state is None and index in self._reasons:
-            # Of an array task that waited, and was cancelled, nothing is left.
+        begun = self.submission.receipts.has_begun(job, index)
+        if found is None and state is None and index in self._reasons and not begun:
+            # Of an array task that waited, and was cancelled before its first start, nothing is left.
             return None if self._records.may_be_forgotten() else JobState("CANCELLED")
         if found is None:
             return state
