@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from tests.cli_helpers import cli, environment
 from tests.helpers.processes import ROOT
+from tests.helpers.side_by_side import side_by_side
 
 UV = os.environ.get("UV") or shutil.which("uv")
 DEADLINE_S = 540
@@ -30,19 +32,33 @@ def _succeeds(*command: str | Path, cwd: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.long
-@pytest.mark.timeout(600)
-@pytest.mark.skipif(UV is None, reason="uv is what makes environments quickly")
-@pytest.mark.parametrize("kind", ["futures", "units", "full"])
-def test_a_new_backend_conforms_as_it_stands(kind: str, tmp_path: Path) -> None:
+def make_and_check(kind: str, folder: Path) -> None:
+    """As the README of what was made says."""
     assert UV
-    assert cli("new", "my-cluster", "--kind", kind, cwd=tmp_path).code == 0
-    programs = tmp_path / "venv" / "bin"
-    _succeeds(UV, "venv", tmp_path / "venv", cwd=tmp_path)
+    folder.mkdir()
+    assert cli("new", "my-cluster", "--kind", kind, cwd=folder).code == 0
+    made, programs = folder / "my-cluster", folder / "venv" / "bin"
+    _succeeds(UV, "venv", folder / "venv", cwd=folder)
     install = (UV, "pip", "install", "--python", programs / "python")
-    _succeeds(*install, "-e", ROOT, "-e", "./my-cluster[test]", cwd=tmp_path)
-    _succeeds(programs / "pytest", "--basetemp", tmp_path / "files", cwd=tmp_path / "my-cluster")
+    _succeeds(*install, "-e", ROOT, "-e", "./my-cluster[test]", cwd=folder)
+    _succeeds(programs / "pytest", "--basetemp", folder / "files", cwd=made)
     options = ("--options", "check.json") if kind == "full" else ()
     check = (programs / "fractal-backends", "check", "my-cluster", *options, "--badge", "badge.svg")
-    _succeeds(*check, cwd=tmp_path / "my-cluster")
-    assert (tmp_path / "my-cluster" / "badge.svg").exists()
+    _succeeds(*check, cwd=made)
+    assert (made / "badge.svg").exists()
+
+
+@pytest.fixture(scope="module")
+def checks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Future[None]]:
+    folder = tmp_path_factory.mktemp("new")
+    return side_by_side(request, "kind", lambda kind: make_and_check(kind, folder / kind))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)  # the first one waits for all checks
+@pytest.mark.skipif(UV is None, reason="uv is what makes environments quickly")
+@pytest.mark.parametrize("kind", ["futures", "units", "full"])
+def test_a_new_backend_conforms_as_it_stands(checks: dict[str, Future[None]], kind: str) -> None:
+    checks[kind].result()

@@ -7,72 +7,87 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import pytest
 
-from conftest import MARK
 from fractal_backends.conformance.requirements import areas, requirements
 from tests.conformance.broken import Defect, defects
 from tests.conformance.broken.hygiene import SHARED_MEMORY
 from tests.helpers.plugins import install, open_folder
+from tests.helpers.side_by_side import AT_ONCE, side_by_side
 
-DEFECTS = list(defects())
-Checks = dict[str, tuple[int, str, list[str]]]
+DEFECTS = {defect.name: defect for defect in defects()}
+Check = tuple[int, str, list[str]]
+"""The exit code, what was printed, and what failed."""
+Servers = SimpleQueue[subprocess.Popen[str]]
 
 
-def check(defect: Defect, folder: Path) -> tuple[int, str, list[str]]:
-    """The exit code, what was printed, and what failed."""
+@contextmanager
+def started_servers(folder: Path) -> Iterator[Servers]:
+    """Those that are free (see `check_server`), with every broken backend installed."""
+    env = install(folder, {name: defect.entry_point for name, defect in DEFECTS.items()})
+    command, pipe = [sys.executable, "-m", "tests.conformance.check_server"], subprocess.PIPE
+    free: Servers = SimpleQueue()
+    with ExitStack() as ends:
+        for _ in range(AT_ONCE):
+            server = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, text=True)
+            free.put(ends.enter_context(server))  # leaving it closes its stdin, at which it ends
+        yield free
+
+
+def served(free: Servers, **request: Any) -> int:
+    """The exit code of a check by the next free server."""
+    server = free.get()
+    assert server.stdin and server.stdout
+    server.stdin.write(json.dumps(request) + "\n")
+    server.stdin.flush()
+    code = int(server.stdout.readline())
+    free.put(server)
+    return code
+
+
+def check(free: Servers, defect: Defect, folder: Path) -> Check:
+    """Judge a backend by the requirement that is named for it."""
     folder.mkdir()
-    env = install(folder / "installed", {defect.name: defect.entry_point})
-    env.pop(MARK, None)  # checks go on from one test to the next
-    found, options = folder / "report.json", folder / "options.json"
+    found, options, printed = (folder / name for name in ("report.json", "options.json", "printed"))
     options.write_text(json.dumps({"arguments": defect.arguments}))
-    with open_folder() if "slurm_user" in defect.arguments else nullcontext(folder) as temporary:
-        result = subprocess.run(
-            [
-                *(sys.executable, "-m", "fractal_backends.cli", "check", defect.name),
-                *("--only", defect.requirement, "--json", str(found), "--deadline", "10"),
-                *("--options", str(options)),
-            ],
-            env={**env, "TMPDIR": str(temporary)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
+    deadline_s = 40 if defect.requirement.startswith("RAND") else 10  # to make examples takes seconds
+    arguments = [
+        *(defect.name, "--only", defect.requirement, "--json", str(found), "--deadline", str(deadline_s)),
+        *("--options", str(options)),
+    ]
+    code = served(free, arguments=arguments, folder=str(folder), printed=str(printed))
     for path in SHARED_MEMORY.glob(f"{defect.name}-*"):
         path.unlink()
     report = json.loads(found.read_text()) if found.exists() else {"judgements": []}
     failed = [entry for entry in report["judgements"] if entry["verdict"] == "failed"]
-    return result.returncode, result.stdout, [entry["requirement"]["id"] for entry in failed]
+    return code, printed.read_text(), [entry["requirement"]["id"] for entry in failed]
 
 
-@pytest.fixture(scope="session")
-def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checks:
-    """All checks that are asked for, a few at a time: they wait more than they work."""
-    folder = tmp_path_factory.mktemp("broken")
-    params = [getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items]
-    chosen = [found["defect"] for found in params if "defect" in found]
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
-        results = pool.map(lambda defect: check(defect, folder / defect.name), chosen)
-        return dict(zip([defect.name for defect in chosen], results, strict=True))
+@pytest.fixture(scope="module")
+def checks(request: pytest.FixtureRequest) -> dict[str, Future[Check]]:
+    with open_folder() as folder, started_servers(folder / "installed") as free:
+        return side_by_side(request, "name", lambda name: check(free, DEFECTS[name], folder / name))
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)  # the first one waits for all checks
-@pytest.mark.parametrize("defect", DEFECTS, ids=[defect.name for defect in DEFECTS])
-def test_it_is_caught(checks: Checks, defect: Defect) -> None:
-    if "slurm_user" in defect.arguments and os.getuid() != 0:
+@pytest.mark.timeout(1800)  # the first one waits for all checks
+@pytest.mark.parametrize("name", DEFECTS)
+def test_it_is_caught(checks: dict[str, Future[Check]], name: str) -> None:
+    if "slurm_user" in DEFECTS[name].arguments and os.getuid() != 0:
         pytest.skip("only root can run units as another user")
-    code, printed, failed = checks[defect.name]
-    assert (code, failed) == (1, [defect.requirement]), printed
+    code, printed, failed = checks[name].result()
+    assert (code, failed) == (1, [DEFECTS[name].requirement]), printed
 
 
 def test_there_are_enough_of_them() -> None:
-    caught = Counter(defect.requirement for defect in DEFECTS)
+    caught = Counter(defect.requirement for defect in DEFECTS.values())
     assert len(DEFECTS) >= 50
     assert set(caught) == set(requirements())
     for area in areas():

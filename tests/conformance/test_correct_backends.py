@@ -8,15 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import MARK
 from tests.helpers.plugins import install, open_folder
+from tests.helpers.side_by_side import side_by_side
 
 _SPOOL = "tests.conformance.correct.spool"
 
@@ -50,7 +50,7 @@ _NOTHING_LEFT_OUT = frozenset({"CAP-002", "CAP-003"})
 _FOR_LIMITS = frozenset({"EXEC-008", "EXEC-020", "EXEC-021"})
 _ANOTHER_USER = {"slurm_user": "nobody", "slurm_account": "lab"}
 
-CASES = [
+_CASES = [
     Case("local", not_declared=_FOR_CLUSTERS | {"CAP-010"}),
     Case(
         "spool",
@@ -82,6 +82,7 @@ CASES = [
         deadline_s=120,
     ),
 ]
+CASES = {case.name: case for case in _CASES}
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,6 @@ def check(case: Case, folder: Path) -> Check:
     """Judge a backend by the whole suite."""
     folder.mkdir()
     env = install(folder / "installed", {case.name: case.entry_point} if case.entry_point else {})
-    env.pop(MARK, None)  # checks go on from one test to the next
     found, options = folder / "report.json", folder / "options.json"
     arguments = {k: v for k, v in case.arguments.items() if k != "slurm_user" or case.can_be_another_user}
     options.write_text(json.dumps({"arguments": arguments, "options": case.options}))
@@ -122,21 +122,18 @@ def check(case: Case, folder: Path) -> Check:
 
 
 @pytest.fixture(scope="module")
-def checks(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Check]:
-    """All checks that are asked for, two at a time: they wait more than they work."""
+def checks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Future[Check]]:
     folder = tmp_path_factory.mktemp("correct")
-    params = [getattr(getattr(item, "callspec", None), "params", {}) for item in request.session.items]
-    chosen = [found["case"] for found in params if isinstance(found.get("case"), Case)]
-    with ThreadPoolExecutor(2) as pool:
-        results = pool.map(lambda case: check(case, folder / case.name), chosen)
-        return dict(zip([case.name for case in chosen], results, strict=True))
+    return side_by_side(request, "name", lambda name: check(CASES[name], folder / name))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3000)  # the first one waits for all checks
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_it_passes(checks: dict[str, Check], case: Case) -> None:
-    found = checks[case.name]
+@pytest.mark.parametrize("name", CASES)
+def test_it_passes(checks: dict[str, Future[Check]], name: str) -> None:
+    case, found = CASES[name], checks[name].result()
     assert found.code == 0, found.printed
     untried = {"CAP-006"} if "slurm_user" in case.arguments and not case.can_be_another_user else set()
     assert set(found.not_passed) == case.not_declared | case.other | untried

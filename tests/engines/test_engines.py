@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from fractal_backends import (
 )
 from tests.engines.conftest import DaskCluster
 from tests.helpers.processes import ended, is_alive, pid_in
+from tests.helpers.side_by_side import side_by_side
 from tests.helpers.workflows import (
     Json,
     StepsByImage,
@@ -44,6 +46,7 @@ from tests.helpers.workflows import (
 
 ENGINES = ("process_pool", "loky", "dask")
 CHECK_S = 1800
+Judged = subprocess.CompletedProcess[str]
 
 
 class Events:
@@ -221,13 +224,30 @@ def test_runs_add_no_threads(tmp_path: Path, backend: Backend) -> None:
     assert threading.active_count() == before
 
 
+@pytest.fixture(scope="module")
+def judged(
+    request: pytest.FixtureRequest,
+    site: list[str],
+    dask_cluster: DaskCluster,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Future[Judged]]:
+    folder = tmp_path_factory.mktemp("judged")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(site), "DASK_SCHEDULER_ADDRESS": dask_cluster.address}
+
+    def check(engine: str) -> Judged:
+        """The whole suite, in a process of its own."""
+        command = [sys.executable, "-m", "fractal_backends.cli", "check", engine]
+        (folder / engine).mkdir()
+        own = {**env, "TMPDIR": str(folder / engine)}
+        return subprocess.run(
+            command, env=own, cwd=folder / engine, capture_output=True, text=True, check=False
+        )
+
+    return side_by_side(request, "engine", check)
+
+
 @pytest.mark.long
-@pytest.mark.timeout(CHECK_S)
-def test_conforms(tmp_path: Path, site: list[str], engine: str, options: Json) -> None:
-    """The whole suite, in a process of its own."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(site), "TMPDIR": str(tmp_path)}
-    if options:
-        env["DASK_SCHEDULER_ADDRESS"] = options["scheduler"]
-    command = [sys.executable, "-m", "fractal_backends.cli", "check", engine]
-    judged = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
+@pytest.mark.timeout(CHECK_S)  # the first one waits for all checks
+def test_conforms(judged: dict[str, Future[Judged]], engine: str) -> None:
+    found = judged[engine].result()
+    assert found.returncode == 0, found.stdout + found.stderr

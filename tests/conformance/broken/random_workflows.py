@@ -237,7 +237,7 @@ def _images_only(folder: RunFolder, images: Any, filters: Any, history: list[Any
         _save(folder, images, filters, history)
 
 
-@caught_by("RAND-004", "of a task that was cancelled the images are saved, but not that it was begun")
+@caught_by("IFACE-007", "of a task that was cancelled the images are saved, but not that it was begun")
 class CancelledIsNoHistory(WithEngine):
     changes: ClassVar = {"folder.RunFolder.save": _images_only}
 
