@@ -8,8 +8,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 TIMEOUT_S = 120.0
 """SLURM's own time-outs are shorter."""
@@ -35,7 +34,7 @@ class CommandMissingError(SchedulerError):
 
 
 class Call:
-    """A command that was begun; it ends with the `with` statement, or by `stop`.
+    """A command that was begun, to be closed.
 
     Raises SchedulerError where it cannot be begun.
     """
@@ -87,23 +86,12 @@ class Call:
             raise SchedulerError(f"{self._name}: {_plain(message)}", may_pass=may_pass)
         return answer
 
-    def stop(self) -> None:
+    def close(self) -> None:
         """End it, whatever it does."""
         self._process.kill()
         self._process.wait()
         self._stdout.close()
         self._stderr.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
 
 
 def as_user(user: str | None) -> list[str]:

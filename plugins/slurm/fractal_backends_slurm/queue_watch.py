@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from .calls import Call, SchedulerError
@@ -71,7 +72,7 @@ class QueueWatch:
                 return
         with self._asking:
             if self._question and not self._jobs:
-                self._question.call.stop()
+                self._question.call.close()
                 self._question = None
 
     def look(self, interval_s: float) -> Snapshot:
@@ -102,7 +103,7 @@ class QueueWatch:
             return
         now = time.monotonic()
         self._question, self._next_at = None, now + interval_s
-        with question.call:
+        with closing(question.call):
             states = self._scheduler.states(question.call, question.names)
         self._next_at = now + max(interval_s, min(_LONGEST_PAUSE_S, _SHARE * (now - question.asked_at)))
         self._last = Snapshot(question.asked_at, frozenset(question.names), states)

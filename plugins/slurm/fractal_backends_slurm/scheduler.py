@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -219,7 +220,7 @@ class Scheduler:
         return Call(command, {**env, **self.env, "SLURM_BITSTR_LEN": "0"}, stdin)
 
     def _run(self, command: Sequence[str], stdin: bytes = b"", *, with_errors: bool = False) -> str:
-        with self._call(command, stdin) as call:
+        with closing(self._call(command, stdin)) as call:
             answer = call.answer(TIMEOUT_S)
             return answer + call.errors if with_errors else answer
 

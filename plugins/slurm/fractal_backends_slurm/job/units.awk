@@ -1,6 +1,7 @@
 # Runs the units of an array task one after the other. POSIX awk, because its system() tells an exit code from a signal,
-# which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it, whether this awk is known to
-# do that. Prints how the last unit ended: its label, exit code, signal, CPU time, peak memory, processes killed for memory.
+# which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it,
+# whether this awk is known to tell signals. Prints how the last unit ended: its label, exit code, signal, clock ticks of
+# processor time, peak memory, processes that the kernel ended for want of memory.
 
 # Clock ticks of processor time that the units used so far.
 function used(    line, field) {
