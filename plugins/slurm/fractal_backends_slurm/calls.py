@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,9 +15,11 @@ TIMEOUT_S = 120.0
 """SLURM's own time-outs are shorter."""
 _RETRY = re.compile(
     r"timed out|unable to contact|connection (refused|reset)|temporarily|try again|zero bytes|communication"
+    r"|socket|slurm_\w*(msg|send|recv|receive)|message (connect|send|receive)|broken pipe|resolution"
     r"|submit limit|too many|MaxJobCount|QOSMaxSubmit|AssocMaxSubmit|slurm_load|not responding|I/O error",
     re.IGNORECASE,
 )
+"""Of errors that say nothing about the request. It may have got there all the same."""
 _NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
 
 
@@ -44,10 +47,12 @@ class Call:
         """What it said to people, once it has ended."""
         self._name = next(Path(word).name for word in command if Path(word).name in _NAMES)
         self._begun = time.monotonic()
-        try:
-            # Files rather than pipes: nobody has to read while it runs.
-            self._stdout, self._stderr = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115
-            with tempfile.TemporaryFile() as given:
+        with ExitStack() as files:
+            try:
+                # Files rather than pipes: nobody has to read while it runs.
+                given, self._stdout, self._stderr = (
+                    files.enter_context(tempfile.TemporaryFile()) for _ in range(3)
+                )
                 given.write(stdin)
                 given.seek(0)
                 self._process = subprocess.Popen(
@@ -58,8 +63,9 @@ class Call:
                     env=dict(env),
                     start_new_session=True,
                 )
-        except OSError as error:
-            raise SchedulerError(f"{self._name} cannot be called: {error}", may_pass=False) from error
+            except OSError as error:
+                raise SchedulerError(f"{self._name} cannot be called: {error}", may_pass=False) from error
+            self._files = files.pop_all()
 
     def has_ended(self, wait_s: float) -> bool:
         """Whether it ends within so many seconds."""
@@ -90,8 +96,7 @@ class Call:
         """End it, whatever it does."""
         self._process.kill()
         self._process.wait()
-        self._stdout.close()
-        self._stderr.close()
+        self._files.close()
 
 
 def as_user(user: str | None) -> list[str]:
