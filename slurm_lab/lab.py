@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -197,6 +198,9 @@ class SlurmLab:
         """The other half of a loss of power."""
         found = {pid for pid in with_in_environment(f"SLURMD_NODENAME={node}") if pid in self.processes()}
         parents = {parent_of(pid) for pid in found}
+        for pid in found:  # all at the same time: none may see another one end
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         end([*(pid for pid in parents if "slurmstepd" in command_line(pid)), *found], 0)
 
     def start_slurmd(self, node: str) -> None:

@@ -178,7 +178,7 @@ class Tracker:
             word = self._word(job, index, snapshot)
             if word is None and job == own:
                 break  # nor is there one for the other units of this array task
-            if word is not None and self._has_settled(word, job, index, snapshot):
+            if word is not None and self._has_settled(word, note, job, index, snapshot):
                 self._judge_by_state(unit, note, job, index, word)
         state = snapshot.states.get(own, {}).get(index)
         if state is not None and state.state in verdicts.WAITING:
@@ -201,11 +201,12 @@ class Tracker:
         word.state = state or word.state
         return word
 
-    def _has_settled(self, word: _Word, job: str, index: int, snapshot: Snapshot) -> bool:
+    def _has_settled(self, word: _Word, note: Note, job: str, index: int, snapshot: Snapshot) -> bool:
         """Whether receipts that are not here by now will not come, and the scheduler has had its say."""
         patience, state, receipts = self._options.receipt_deadline, word.state, self.submission.receipts
         waited = time.monotonic() - word.since
-        if receipts.is_over(job, index):
+        # A claim without a start: the receipt of the job that started it is still to come.
+        if receipts.is_over(job, index) and (note.started_at is not None or note.refused != "claimed"):
             is_newer = job in snapshot.asked and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)

@@ -10,8 +10,8 @@ from slurm_lab import SlurmLab
 from tests.helpers.slurm_fixtures import Begun, Same
 from tests.helpers.slurm_sites import ACCOUNTED, Site
 
-_STUBBORN = "trap 'echo told' TERM; sleep 60; sleep 61; sleep 62"
-_TOLD = ["exec sleep 60", "trap 'echo told; exit 7' TERM; sleep 60 & wait", _STUBBORN]
+_STUBBORN = "trap 'echo told' TERM; echo ready; sleep 60; sleep 61; sleep 62"
+_TOLD = ["echo ready; exec sleep 60", "trap 'echo told; exit 7' TERM; echo ready; sleep 60 & wait", _STUBBORN]
 _OFF = "reason=test"
 
 
@@ -19,8 +19,7 @@ _OFF = "reason=test"
 def test_cancelling_what_runs(same: Same) -> None:
     def scenario(site: Site) -> list[Any]:
         jobs = {script: site.submit(script) for script in _TOLD}
-        for job in jobs.values():
-            site.wait_for_state(job, "RUNNING")
+        site.wait(lambda: all("ready" in site.output(job) for job in jobs.values()))
         answer = site.call("scancel", *jobs.values())
         site.wait(lambda: "COMPLETING" in site.states(jobs[_STUBBORN]))
         completing = site.control(jobs[_STUBBORN])

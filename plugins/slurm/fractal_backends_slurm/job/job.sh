@@ -56,8 +56,8 @@ else
     fb_run "$fb_first" "$fb_last" "$$" </dev/null
 fi
 
-# End what the units left behind: all in the job's control group, or where there is none, what has the job's number in
-# its environment.
+# End what the units left behind: all in the job's control group, or where there is none, what has the numbers of job and
+# array task in its environment. A controller that forgot jobs uses their numbers again.
 fb_group=
 while IFS=: read -r fb_number fb_kind fb_path; do
     case $fb_kind:$fb_path in
@@ -71,6 +71,7 @@ if [ -r "$fb_group/cgroup.procs" ]; then
     done <"$fb_group/cgroup.procs" 2>/dev/null
 else
     for fb_environment in $(grep -lsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ); do
+        grep -qsz "^SLURM_ARRAY_TASK_ID=$SLURM_ARRAY_TASK_ID\$" "$fb_environment" || continue
         fb_pid=${fb_environment%/environ}
         fb_pid=${fb_pid#/proc/}
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
