@@ -34,6 +34,7 @@ def runs(request: pytest.FixtureRequest) -> dict[int, dict[str, Any]]:
     return {found["seed"]: found for found in map(json.loads, lines)}
 
 
+@pytest.mark.soak
 @pytest.mark.long
 @pytest.mark.timeout(1200)  # the first one waits for all runs
 @pytest.mark.parametrize("seed", _SEEDS)
