@@ -19,7 +19,9 @@ def side_by_side(
 ) -> dict[str, Future[ResultT]]:
     """How the work ended for each value that the parameter has in the tests that use the fixture."""
     users = [
-        item for item in request.session.items if request.fixturename in getattr(item, "fixturenames", ())
+        item
+        for item in request.session.items
+        if request.node in item.listchain() and request.fixturename in getattr(item, "fixturenames", ())
     ]
     values = [item.callspec.params[parameter] for item in users if hasattr(item, "callspec")]
     with ThreadPoolExecutor(AT_ONCE) as pool:
