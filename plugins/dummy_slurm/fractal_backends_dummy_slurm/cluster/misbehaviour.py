@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .client import unreachable
 from .faults import COMMAND_FAULTS, JOB_FAULTS, Fault, Faults, plan
@@ -26,13 +26,20 @@ class Misbehaviour:
     def __init__(self, server: Server) -> None:
         self._server = server
         self._faults = Faults(plan(server.config.faults))
-        self._late: dict[str, tuple[str, float]] = {}
+        self._late: dict[str, list[Any]] = {}
         """Of each late receipt where it is kept; and when it is due after its job's end."""
 
-    @property
-    def seen(self) -> dict[str, int]:
-        """How often each event came."""
-        return self._faults.seen
+    def state(self) -> dict[str, Any]:
+        """What a controller that is started again has to know, as JSON."""
+        return {"seen": self._faults.seen, "late": self._late}
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on where the controller before stopped."""
+        self._faults.seen.update(state["seen"])
+        self._late.update(state["late"])
+        for key in self._late:
+            if key not in self._server.node_side.links:  # its job ended meanwhile
+                self.job_ended(key)
 
     # Commands
 
@@ -136,7 +143,7 @@ class Misbehaviour:
         folder = os.path.join(self._server.folder, "late")
         os.makedirs(folder, mode=0o755, exist_ok=True)
         kept = os.path.join(folder, job.spool)
-        self._late[job.spool] = (receipt, seconds)
+        self._late[job.spool] = [receipt, seconds]
         return {"late_receipt": receipt, "late_file": kept}
 
     def job_ended(self, key: str) -> None:

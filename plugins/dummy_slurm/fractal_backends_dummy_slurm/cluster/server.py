@@ -87,11 +87,13 @@ class Server:
         with contextlib.suppress(KeyError, ValueError):
             self._poll.unregister(end)
 
-    def serve(self) -> None:
-        """Returns when nobody needs it any more."""
+    def serve(self, state: str) -> None:
+        """Returns when nobody needs it any more. `state`: what an earlier controller left to this one."""
         processes.become_subreaper()
         self.node_side.find()
         self.controller.restore()
+        if state:
+            self._misbehaviour.resume(json.loads(state))
         self._listener = _listen(self.folder, self.config.is_shared)
         self._watch(self._listener)
         self.log(f"the controller {os.getpid()} is up; job ids from {self.controller.next_id}")
@@ -243,19 +245,14 @@ class Server:
         self.log(f"the controller restarts and forgets the last {forget_s:g} s")
         if forget_s:
             self.controller.journal.write(forget_since=time.time() - forget_s)
-        self._misbehaviour.deliver_all()
         with contextlib.suppress(OSError):
             os.unlink(f"{self.folder}/controller")
         os.set_inheritable(self._lock, True)
-        seen = json.dumps(self._misbehaviour.seen)
+        state = json.dumps(self._misbehaviour.state())
         above = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         start = [sys.executable, "-I", "-S", "-c", START, above]
-        argv = [*start, self.folder, str(self._lock), str(down_s), seen]
+        argv = [*start, self.folder, str(self._lock), str(down_s), state]
         os.execv(sys.executable, argv)  # noqa: S606
-
-    def resume(self, seen: dict[str, int]) -> None:
-        """Go on counting where the one before stopped."""
-        self._misbehaviour.seen.update(seen)
 
     def _shut_down(self) -> None:
         """End all that runs, and leave no file behind, or only those that people read."""
@@ -311,14 +308,13 @@ def _listen(folder: str, shared: bool) -> socket.socket:
     return listener
 
 
-def main(folder: str, lock: str, down_s: str = "0", seen: str = "{}") -> None:
+def main(folder: str, lock: str, down_s: str = "0", state: str = "") -> None:
     """See the module."""
     os.set_inheritable(int(lock), False)
     time.sleep(float(down_s))
     server = Server(folder, int(lock))
-    server.resume(json.loads(seen))
     try:
-        server.serve()
+        server.serve(state)
     except BaseException:
         import traceback
 
