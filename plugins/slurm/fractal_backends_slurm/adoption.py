@@ -58,6 +58,6 @@ def _job_of(submission: Submission, scheduler: Scheduler, place: Place) -> str |
     """The job of a submission whose answer the earlier runner did not get."""
     if not place.text(submission.folder / UNITS_FILE):
         return None
-    for name, _ in place.receipts(submission.folder):
-        return name.partition("_")[0]
-    return scheduler.find(submission.name)
+    for name, text in place.receipts(submission.folder):  # each is to be had once
+        submission.receipts.take(name, text.decode(errors="replace"))
+    return min(submission.receipts.numbers(), default=None) or scheduler.find(submission.name)

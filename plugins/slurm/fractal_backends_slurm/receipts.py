@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _NAME = re.compile(r"(\d+)_(\d+)\.receipt")
@@ -70,17 +69,15 @@ class Receipts:
     """By job id and index of the array task."""
     _halves: dict[str, str] = field(default_factory=dict)
 
-    def take(self, name: str, text: str) -> Iterator[str]:
+    def take(self, name: str, text: str) -> list[str]:
         """Take in what was added to a file; the labels of the units that it tells of."""
         found = array_task_of(name)
         if found is None:
-            return
+            return []
         job = self.jobs.setdefault(found, _Job())
         *lines, self._halves[name] = (self._halves.get(name, "") + text).split("\n")
-        for line in lines:
-            label = self._take_line(found[0], job, line.split())
-            if label:
-                yield label
+        labels = [self._take_line(found[0], job, line.split()) for line in lines]
+        return [label for label in labels if label]
 
     def _take_line(self, number: str, job: _Job, words: list[str]) -> str | None:
         try:

@@ -64,7 +64,7 @@ class Tracker:
         """The same, by array task."""
         self._looked_at = 0.0
         self._started: set[str] = set()
-        self._touched: dict[str, None] = {}
+        self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
         self._suspects: dict[str, float] = {}
         """Units that failed for want of the scheduler's word on why, and since when."""
         self._ending: list[_Ending] = []

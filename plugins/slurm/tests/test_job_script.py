@@ -96,7 +96,7 @@ class Node:
         """What all runs wrote down."""
         found = Receipts()
         for receipt in sorted(self.folder.glob("*.receipt")):
-            list(found.take(receipt.name, receipt.read_text()))
+            found.take(receipt.name, receipt.read_text())
         return found
 
 
