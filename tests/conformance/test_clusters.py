@@ -11,6 +11,8 @@ from tests.helpers.checks import FOR_LIMITS, NOTHING_LEFT_OUT, Case, check, must
 
 pytestmark = [pytest.mark.soak, pytest.mark.long, pytest.mark.timeout(3600)]
 
+_ASKS_NODES_S = 120.0
+
 
 def case(name: str, user: str) -> Case:
     """One of these backends."""
@@ -34,3 +36,5 @@ def test_dummy_slurm(tmp_path: Path) -> None:
 def test_slurm(slurm_lab: SlurmLab, tmp_path: Path) -> None:
     judged = case("slurm", "user1")
     must_conform(judged, check(judged, tmp_path / "check"))
+    # A job whose slurmstepd was killed runs on for SLURM until it asks the node for it.
+    assert slurm_lab.leftovers_after(_ASKS_NODES_S) == []
