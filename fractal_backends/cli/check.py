@@ -64,24 +64,22 @@ def check_backend(request: CheckRequest) -> bool:
     for path in files:
         _check_writable(path)
     console = make_console()
-    try:
-        with _progress(console, request.backend) as on_result:
-            report = check(
-                request.backend,
-                options_file=request.options_file,
-                only=request.only,
-                deadline_s=request.deadline_s,
-                chance=Chance(request.seed, request.examples),
-                junit_file=request.junit_file,
-                on_result=on_result,
-            )
-    except KeyboardInterrupt:
-        console.print("Interrupted: there is no verdict.")
-        raise
+    with _progress(console, request.backend) as on_result:
+        report = check(
+            request.backend,
+            options_file=request.options_file,
+            only=request.only,
+            deadline_s=request.deadline_s,
+            chance=Chance(request.seed, request.examples),
+            junit_file=request.junit_file,
+            on_result=on_result,
+        )
     _write(request.json_file, lambda: json.dumps(report.as_json(), indent=2) + "\n")
     _write(request.html_file, lambda: render_page(report))
     _write(request.badge_file, lambda: render_badge(report))
     _show(report, console)
+    if report.interrupted:
+        raise KeyboardInterrupt
     return report.conforms
 
 
@@ -115,7 +113,8 @@ def _progress(console: Console, name: str) -> Iterator[OnResult]:
         bar = progress.add_task(f"checking {one_line(name)}", total=None, now="")
 
         def on_result(judge: Judge) -> None:
-            progress.update(bar, total=judge.planned, completed=len(judge.results), now=_failures(judge))
+            total, completed = judge.planned.total(), len(judge.results)
+            progress.update(bar, total=total, completed=completed, now=_failures(judge))
 
         yield on_result
 
@@ -131,7 +130,7 @@ class _Lines:
     def __call__(self, judge: Judge) -> None:
         if time.monotonic() - self._last >= _LINE_EVERY_S:
             self._last = time.monotonic()
-            so_far = f"{len(judge.results)} of {judge.planned} tests {_failures(judge)}".rstrip()
+            so_far = f"{len(judge.results)} of {judge.planned.total()} tests {_failures(judge)}".rstrip()
             text = f"checking {one_line(self._name)}: {so_far}"
             self._console.print(text, markup=False, highlight=False)
 

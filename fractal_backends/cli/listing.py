@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,21 +12,10 @@ from typing import Any
 from rich.text import Text
 
 from ..conformance.declared import Declared
+from ..conformance.loading import try_to_load
 from ..interface import OPTIONAL_ARGUMENTS
 from ..registry import BackendInfo, BackendState, available_backends, get_backend_class
 from .terminal import add_row, harmless, make_console, make_table, print_json
-
-_CHECK_DEADLINE_S = 60
-_CHECK = """
-import json, sys
-from fractal_backends.registry import get_backend_class
-try:
-    get_backend_class(sys.argv[1])
-    reason = None
-except Exception as error:
-    reason = str(error)
-print("\\nfractal-check:" + json.dumps({"reason": reason}), flush=True)
-"""
 
 
 def show_backends(*, check: bool, as_json: bool) -> bool:
@@ -63,44 +49,13 @@ def _styled(text: str, good: bool) -> Text:
 
 
 def _check_all(backends: Sequence[BackendInfo]) -> dict[int, str | None]:
-    """Why each of the backends does not load, or None; all of them at once, each in its own process."""
-    processes = {
-        i: subprocess.Popen(
-            [sys.executable, "-c", _CHECK, info.name],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        for i, info in enumerate(backends)
-        if info.state is not BackendState.MALFORMED or info.name != "?"
-    }
+    """Why each of the backends does not load, or None."""
+    named = [
+        i for i, info in enumerate(backends) if info.state is not BackendState.MALFORMED or info.name != "?"
+    ]
+    attempts = try_to_load([backends[i].name for i in named])
     reasons: dict[int, str | None] = {i: info.entry_point for i, info in enumerate(backends)}
-    try:
-        for i, process in processes.items():
-            reasons[i] = _verdict(process)
-    finally:
-        for process in processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    return reasons
-
-
-def _verdict(process: subprocess.Popen[bytes]) -> str | None:
-    try:
-        output, errors = process.communicate(timeout=_CHECK_DEADLINE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return f"it did not load within {_CHECK_DEADLINE_S} s"
-    try:
-        answer = output.decode(errors="replace").rpartition("\nfractal-check:")[2].splitlines()[0]
-        reason: str | None = json.loads(answer)["reason"]
-    except (IndexError, ValueError, TypeError, KeyError):
-        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
-        return f"loading it ended the process (returncode={process.returncode}) {last}".rstrip()
-    return reason
+    return reasons | {i: attempt.reason for i, attempt in zip(named, attempts, strict=True)}
 
 
 def describe_backend(name: str) -> dict[str, Any]:

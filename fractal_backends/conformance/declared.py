@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from ..errors import InvalidInputError
+from ..errors import BrokenBackendError, InvalidInputError
 from ..interface import OPTIONAL_ARGUMENTS, Support
 from ..options import Options, Source, merge_options
 from ..registry import available_backends, get_backend_class
+from .loading import Attempt, try_to_load
 from .report import Subject
 from .requirements import capabilities
 
@@ -30,6 +32,14 @@ class Declared:
     config_file_variable: str | None
     takes_units: bool
     """Whether it is a `Backend`: with executors that can be given units without a run, and with observers."""
+
+    @classmethod
+    def load(cls, name: str, deadline_s: float) -> Declared:
+        """As `of`, of a backend whose import may hang, or end the process. Raises RegistryError."""
+        attempt = _tried(name, deadline_s)
+        if not attempt.came_to_an_end:
+            raise BrokenBackendError(f"Backend {name!r} cannot be judged: {attempt.reason}")
+        return cls.of(name)
 
     @classmethod
     def of(cls, name: str) -> Declared:
@@ -88,6 +98,11 @@ class Declared:
             arguments={name: self.arguments.get(name, "not declared") for name in OPTIONAL_ARGUMENTS},
             options=dict(options),
         )
+
+
+@cache
+def _tried(name: str, deadline_s: float) -> Attempt:
+    return try_to_load([name], deadline_s)[0]
 
 
 def _is_argument(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +50,8 @@ class Judge:
     deadline_s: float
     in_process: bool
     results: list[TestResult] = field(default_factory=list)
-    planned: int = 0
+    planned: Counter[str] = field(default_factory=Counter)
+    """How many tests each requirement has here."""
     on_result: Callable[[Judge], None] = lambda _: None
     problem: str = ""
     """Why the session could not go on, if it could not."""
@@ -80,11 +82,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Find the backend, and read what it is to be judged with."""
     config.addinivalue_line("markers", "requirement(id): what the test judges")
     config.addinivalue_line("markers", "smoke: part of the quick selection")
+    for area in areas():
+        config.addinivalue_line("markers", f"{_as_marker(area.key)}: the area {area.name}")
     name = config.getoption("--backend")
     if not name:
         raise pytest.UsageError("Which backend? Add --backend NAME, one of `fractal-backends list`.")
     try:
-        declared = Declared.of(name)
+        declared = Declared.load(name, config.getoption("--deadline"))
         settings = Settings.read(config.getoption("--backend-options"))
         declared.check_options(settings.options, str(config.getoption("--backend-options")))
         wanted(config.getoption("--only"))
@@ -130,6 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Every test names its requirement and says what it does; what was not asked for is left out."""
     chosen = wanted(config.getoption("--only"))
     places = {name: place for place, name in enumerate(requirements())}
+    area_of = {requirement.id: area.key for area in areas() for requirement in area.requirements}
     kept = []
     for item in items:
         marker = item.get_closest_marker("requirement")
@@ -139,6 +144,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             )
         requirement = requirements()[marker.args[0]]
         item.user_properties.append(("requirement", requirement.id))
+        item.extra_keyword_matches.add(requirement.id)
+        item.add_marker(_as_marker(area_of[requirement.id]))
         if requirement.smoke:
             item.add_marker("smoke")
         if requirement.id in chosen:
@@ -147,7 +154,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=left_out)
     items[:] = sorted(kept, key=lambda item: places[_requirement(item).id])
-    judge_of(config).planned = len(items)
+    judge_of(config).planned.update(_requirement(item).id for item in items)
+
+
+def _as_marker(area: str) -> str:
+    return area.replace("-", "_")
 
 
 def _requirement(item: pytest.Item) -> Requirement:

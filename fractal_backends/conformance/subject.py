@@ -85,6 +85,7 @@ class Runner:
                     pass_fds=[theirs.fileno()],
                     env={**os.environ, **(env or {})},
                     cwd=cwd,
+                    process_group=0,  # a backend that signals its own group must not end the suite
                 )
         self._reader = threading.Thread(target=self._read, name="conformance-reader", daemon=True)
         self._reader.start()
@@ -122,8 +123,9 @@ class Runner:
         return self._log.read_bytes()[start:].decode(errors="replace")
 
     def last_words(self) -> str:
-        """The end of what the runner wrote to stdout and stderr."""
-        return self._log.read_text(errors="replace")[-_WORDS:] if self._log.exists() else ""
+        """The end of what the runner wrote to stdout and stderr, for a person to read."""
+        words = self._log.read_text(errors="replace")[-_WORDS:].strip() if self._log.exists() else ""
+        return f"its last words:\n{words}" if words else "it wrote nothing"
 
     def how_it_ended(self) -> str:
         """The exit code of a runner that has ended, or the signal that ended it."""
@@ -206,7 +208,7 @@ class Run:
             if answer is None:
                 violation(
                     "the process that awaits the run to go on",
-                    f"it ended{self.runner.how_it_ended()}; its last words:\n{self.runner.last_words()}",
+                    f"it ended{self.runner.how_it_ended()}; {self.runner.last_words()}",
                 )
             self._ended = Ended(self.folder, answer, time.monotonic() - self.started, self.name)
         return self._ended

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
+from hypothesis.configuration import set_hypothesis_home_dir
 from importlib_metadata import version
 
 from ..errors import FractalBackendsError
 from . import session
 from .declared import Declared
-from .report import NOT_SELECTED, Judgement, Report, Verdict
+from .report import INTERRUPTED, NOT_SELECTED, Judgement, Report, Verdict
 from .requirements import Requirement, requirements
 from .settings import DEADLINE_S, Chance, Settings
 
@@ -65,12 +65,13 @@ def check(
 
     Raises RegistryError, InvalidInputError, and SuiteError where the suite itself could not go on.
     """
-    declared = Declared.of(name)
+    declared = Declared.load(name, deadline_s)
     selected = session.wanted(list(only))
     settings = Settings.read(options_file)
     declared.check_options(settings.options, str(options_file))
     folder = Path(tempfile.mkdtemp(prefix="fractal-check-"))
     started, clock = datetime.now(UTC), time.monotonic()
+    set_hypothesis_home_dir(folder / "hypothesis")  # not in the working folder
     arguments = [
         *("--backend", name, "--deadline", str(deadline_s), "--basetemp", str(folder / "files")),
         *(["--backend-options", str(options_file)] if options_file else []),
@@ -80,11 +81,11 @@ def check(
         *([f"--examples={chance.examples}"] if chance.examples is not None else []),
     ]
     try:
-        results = _results(arguments, on_result)
+        judge, interrupted = _judge(arguments, on_result)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    judgements = tuple(_judgements(results, selected))
+    judgements = tuple(_judgements(judge, selected, INTERRUPTED if interrupted else "no test of it ran"))
     failed = any(judgement.verdict in (Verdict.FAILED, Verdict.WARNING) for judgement in judgements)
     if not failed:
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,11 +101,12 @@ def check(
         folder=str(folder) if failed else None,
         seed=chance.seed,
         examples=chance.examples,
+        interrupted=interrupted,
     )
 
 
-def _results(arguments: Sequence[str], on_result: OnResult | None) -> list[session.TestResult]:
-    """Run pytest; how each test went."""
+def _judge(arguments: Sequence[str], on_result: OnResult | None) -> tuple[session.Judge, bool]:
+    """Run pytest; what it found, and whether it was interrupted."""
     spy = _Spy(on_result)
     own = [
         *("-c", str(_HERE / "pytest.ini"), "--rootdir", str(_HERE), "--confcutdir", str(_HERE)),
@@ -115,9 +117,7 @@ def _results(arguments: Sequence[str], on_result: OnResult | None) -> list[sessi
         code = pytest.main([*own, *arguments, str(_HERE / "areas")], plugins=[spy])
     if spy.judge is None or spy.judge.problem:
         raise SuiteError(f"The suite could not go on ({code!r}). {spy.judge.problem if spy.judge else ''}")
-    if code == pytest.ExitCode.INTERRUPTED:
-        raise KeyboardInterrupt
-    return spy.judge.results
+    return spy.judge, code == pytest.ExitCode.INTERRUPTED
 
 
 @contextmanager
@@ -134,19 +134,20 @@ def _own_pytest() -> Iterator[None]:
         os.environ.update(kept)
 
 
-def _judgements(results: Sequence[session.TestResult], selected: set[str]) -> Iterator[Judgement]:
-    """One for each requirement there is."""
+def _judgements(judge: session.Judge, selected: set[str], missing: str) -> Iterator[Judgement]:
+    """One for each requirement there is. `missing`: why tests did not run, if some did not."""
     by_requirement: dict[str, list[session.TestResult]] = {}
-    for result in results:
+    for result in judge.results:
         by_requirement.setdefault(result.requirement.id, []).append(result)
     for name, requirement in requirements().items():
         if name in selected:
-            yield _judgement(requirement, by_requirement.get(name, []))
+            found = by_requirement.get(name, [])
+            yield _judgement(requirement, found, missing if len(found) < judge.planned[name] else "")
         else:
             yield Judgement(requirement, Verdict.NOT_JUDGED, (NOT_SELECTED,))
 
 
-def _judgement(requirement: Requirement, results: Sequence[session.TestResult]) -> Judgement:
+def _judgement(requirement: Requirement, results: Sequence[session.TestResult], missing: str) -> Judgement:
     by_outcome: Mapping[str, list[str]] = {
         outcome: [result.reason for result in results if result.outcome == outcome]
         for outcome in ("failed", "passed", "skipped")
@@ -155,7 +156,7 @@ def _judgement(requirement: Requirement, results: Sequence[session.TestResult]) 
     if by_outcome["failed"]:
         verdict = Verdict.WARNING if requirement.is_warning else Verdict.FAILED
         return Judgement(requirement, verdict, tuple(by_outcome["failed"]), seconds)
-    if by_outcome["passed"]:
+    if by_outcome["passed"] and not missing:
         return Judgement(requirement, Verdict.PASSED, tuple(by_outcome["skipped"]), seconds)
-    reasons: list[Any] = by_outcome["skipped"] or ["no test of it ran"]
+    reasons = [missing] if missing else by_outcome["skipped"]
     return Judgement(requirement, Verdict.NOT_JUDGED, tuple(dict.fromkeys(reasons)), seconds)

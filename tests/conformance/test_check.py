@@ -34,6 +34,10 @@ class Raises(LocalBackend):
     async def process_workflow(self, **arguments):
         raise KeyError("internal")
 
+class KillsItsGroup(LocalBackend):
+    async def process_workflow(self, **arguments):
+        os.killpg(0, 9)
+
 class HangsInThreads(LocalBackend):
     def open(self, run):
         time.sleep(600)
@@ -67,7 +71,7 @@ def ill_behaved(tmp_path: Path) -> dict[str, str]:
         tmp_path / "installed",
         {
             name.lower(): f"ill:{name}"
-            for name in ("Hangs", "Dies", "Raises", "HangsInThreads", "ReturnsASet")
+            for name in ("Hangs", "Dies", "Raises", "KillsItsGroup", "HangsInThreads", "ReturnsASet")
         },
     )
     return {**env, "PYTHONPATH": f"{env['PYTHONPATH']}:{tmp_path / 'modules'}"}
@@ -98,6 +102,7 @@ def test_a_backend_that_conforms(tmp_path: Path) -> None:
         ("hangs", ["still under way", "ill.py", "process_workflow"]),
         ("dies", ["it ended", "about to go"]),
         ("raises", ["KeyError"]),
+        ("killsitsgroup", ["it ended by signal 9; it wrote nothing"]),
         ("returnsaset", ["to return JSON values", "set is not JSON serializable", "{'of all runs'}"]),
     ],
 )
@@ -107,6 +112,24 @@ def test_backends_that_misbehave(tmp_path: Path, name: str, told: list[str]) -> 
     for part in ("IFACE-004", "EXEC-001", "expected", *told):
         assert part in result.stdout
     assert list(tmp_path.glob("fractal-check-*"))
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("import time; time.sleep(600)", "it did not load within 3 s"),
+        ("import os; os._exit(0)", "loading it ended the process (returncode=0)"),
+        ("import os; os.killpg(0, 9)", "loading it ended the process (returncode=-9)"),
+    ],
+)
+def test_an_import_that_comes_to_no_end(tmp_path: Path, does: str, told: str) -> None:
+    (tmp_path / "bad_import.py").write_text(does)
+    env = install(tmp_path / "installed", {"bad": "bad_import:Backend"})
+    env["PYTHONPATH"] += f":{tmp_path}"
+    result = check(tmp_path, "bad", "--only=smoke", "--deadline=3", env=env)
+    assert result.returncode == 2, result.stdout
+    assert told in result.stderr
+    assert not list(tmp_path.glob("fractal-check-*"))
 
 
 def test_a_hang_is_told_in_few_lines(tmp_path: Path) -> None:
@@ -177,19 +200,38 @@ def test_wrong_input(tmp_path: Path) -> None:
         assert "Traceback" not in result.stderr, case
 
 
-def test_an_interrupted_check_leaves_nothing(tmp_path: Path) -> None:
+def interrupted(tmp_path: Path, name: str, begun: str) -> tuple[str, dict[str, Any]]:
+    """What a check prints that is interrupted once there is a file, and its report."""
+    report = tmp_path / "report.json"
     with subprocess.Popen(
-        [sys.executable, "-m", "fractal_backends.cli", "check", "local"],
-        env={**install(tmp_path / "installed", {}), "TMPDIR": str(tmp_path)},
+        [sys.executable, "-m", "fractal_backends.cli", "check", name, f"--json={report}"],
+        env={**ill_behaved(tmp_path), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
+        cwd=tmp_path,
         text=True,
     ) as process:
-        assert eventually(lambda: any(tmp_path.glob("fractal-check-*/files/*/run-1")), 30)
+        assert eventually(lambda: any(tmp_path.glob(f"fractal-check-*/files/{begun}")), 60)
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert "no verdict" in printed
+    return printed, json.loads(report.read_text())
+
+
+def test_an_interrupted_check_tells_what_it_has_found(tmp_path: Path) -> None:
+    printed, report = interrupted(tmp_path, "local", "*/run-1")
+    assert "was not judged to the end" in printed
+    assert report["conforms"] is False
+    assert ["the check was interrupted"] in [entry["reasons"] for entry in report["judgements"]]
     assert not list(tmp_path.glob("fractal-check-*"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["installed", "modules", "report.json"]
+
+
+def test_an_interrupted_check_tells_what_had_failed(tmp_path: Path) -> None:
+    printed, report = interrupted(tmp_path, "raises", "test_*/requests/2.json")
+    assert "KeyError" in printed
+    assert "does not conform" in printed
+    assert "failed" in [entry["verdict"] for entry in report["judgements"]]
+    assert Path(report["folder"]).exists()
 
 
 def test_without_the_extra(tmp_path: Path) -> None:
@@ -230,7 +272,14 @@ def test_wrong_options_are_no_verdict_on_the_backend(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "extra", [["-m", "smoke", "--only", "IFACE-001"], ["-k", "test_the_result"], ["--in-process"]]
+    "extra",
+    [
+        ["-m", "smoke", "--only", "IFACE-001"],
+        ["-m", "interface"],
+        ["-k", "test_the_result"],
+        ["-k", "IFACE-004"],
+        ["--in-process"],
+    ],
 )
 def test_pytest(tmp_path: Path, extra: list[str]) -> None:
     result = subprocess.run(

@@ -11,6 +11,9 @@ from ..requirements import SUITE_VERSION, Requirement
 NOT_SELECTED = "not selected"
 """Why a requirement was not judged, where only others were asked for."""
 
+INTERRUPTED = "the check was interrupted"
+"""Why a requirement was not judged to the end."""
+
 
 class Verdict(StrEnum):
     """What became of a requirement."""
@@ -70,6 +73,8 @@ class Report:
     """Of the random examples; None: those that are always the same."""
     examples: int | None = None
     """How many random examples each test was to have; None: as many as it thought enough."""
+    interrupted: bool = False
+    """Whether it ended before all was judged."""
     suite_version: int = SUITE_VERSION
 
     def having(self, verdict: Verdict) -> list[Judgement]:
@@ -78,8 +83,8 @@ class Report:
 
     @property
     def conforms(self) -> bool:
-        """Whether nothing failed, and something was judged."""
-        return bool(self.having(Verdict.PASSED)) and not self.having(Verdict.FAILED)
+        """Whether nothing failed, and all was judged that was asked for, and something."""
+        return bool(self.having(Verdict.PASSED)) and not self.having(Verdict.FAILED) and not self.interrupted
 
     @property
     def headline(self) -> str:

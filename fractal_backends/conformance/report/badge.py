@@ -11,6 +11,7 @@ _COLOURS = {
     Outcome.CONFORMS: "#2c7a4b",
     Outcome.PARTIAL: "#8a6100",
     Outcome.FAILED: "#b3372f",
+    Outcome.INTERRUPTED: "#666b73",
     Outcome.NOTHING_JUDGED: "#666b73",
 }
 _BADGE = """\

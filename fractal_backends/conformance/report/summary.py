@@ -17,6 +17,8 @@ class Outcome(StrEnum):
     PARTIAL = "partial"
     """Nothing failed, and not everything was to be judged."""
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Nothing had failed when the check was interrupted."""
     NOTHING_JUDGED = "nothing judged"
 
 
@@ -47,6 +49,8 @@ def outcome_of(report: Report) -> Outcome:
     """What the report comes to; a selection in which nothing failed is no proof that the backend conforms."""
     if report.having(Verdict.FAILED):
         return Outcome.FAILED
+    if report.interrupted:
+        return Outcome.INTERRUPTED
     if not report.conforms:
         return Outcome.NOTHING_JUDGED
     return Outcome.PARTIAL if report.selection else Outcome.CONFORMS
@@ -59,6 +63,7 @@ def verdict_in_words(report: Report) -> str:
         Outcome.CONFORMS: f"conforms to {suite}",
         Outcome.PARTIAL: f"passes the selected part of {suite}",
         Outcome.FAILED: f"does not conform to {suite}",
+        Outcome.INTERRUPTED: f"was not judged to the end by {suite}",
         Outcome.NOTHING_JUDGED: f"was not judged by {suite}",
     }[outcome_of(report)]
 
