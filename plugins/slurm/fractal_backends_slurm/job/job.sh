@@ -4,10 +4,7 @@ fb_first=$((SLURM_ARRAY_TASK_ID * fb_units_each + 1))
 fb_last=$((fb_first + fb_units_each - 1))
 fb_awk=awk fb_known=
 if command -v mawk >/dev/null; then fb_awk=mawk fb_known=1; fi # the quickest
-while read -r fb_key fb_booted fb_rest; do
-    if [ "$fb_key" = btime ]; then break; fi
-done </proc/stat
-echo "job $fb_booted ${SLURMD_NODENAME:-?}" >>"$fb_receipt" || exit 1
+echo "job ${SLURMD_NODENAME:-?}" >>"$fb_receipt" || exit 1
 
 # Run the units of lines $1 to $2, and note how they ended. $3: what names the file with the number of a unit's group.
 # More arguments: what starts awk.
@@ -16,8 +13,9 @@ fb_run() {
     fb_program="fb_umask=$fb_umask fb_start=$fb_start
 $fb_unit"
     shift 3
-    fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known")
+    fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known" "$fb_receipt" "$$")
     fb_exit=$?
+    fb_left=${fb_ended%% *} fb_ended=${fb_ended#* }
     fb_before=${fb_ended%% *} fb_ended=${fb_ended#* }
     fb_note
 }
@@ -56,8 +54,8 @@ else
     fb_run "$fb_first" "$fb_last" "$$" </dev/null
 fi
 
-# End what the units left behind: all in the job's control group, or where there is none, what has the numbers of job and
-# array task in its environment. A controller that forgot jobs uses their numbers again.
+# End what the units left behind: all in the job's control group, or where there is none, if something may be left, what
+# has the numbers of job and array task in its environment. A controller that forgot jobs uses their numbers again.
 fb_group=
 while IFS=: read -r fb_number fb_kind fb_path; do
     case $fb_kind:$fb_path in
@@ -69,7 +67,7 @@ if [ -r "$fb_group/cgroup.procs" ]; then
     while read -r fb_pid; do
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid"; fi
     done <"$fb_group/cgroup.procs" 2>/dev/null
-else
+elif [ "${fb_left:-1}" != 0 ]; then
     for fb_environment in $(grep -lsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ); do
         grep -qsz "^SLURM_ARRAY_TASK_ID=$SLURM_ARRAY_TASK_ID\$" "$fb_environment" || continue
         fb_pid=${fb_environment%/environ}
