@@ -1,8 +1,8 @@
 # Runs the units of an array task one after the other. POSIX awk, because its system() tells an exit code from a signal,
 # which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it,
-# whether this awk is known to tell signals, the receipt, the job script's process. Notes when the node was started. Prints
-# whether something may be left behind, and how the last unit ended: its label, exit code, signal, clock ticks of processor
-# time, peak memory, processes that the kernel ended for want of memory.
+# whether this awk is known to tell signals, the receipt. Notes when the node was started, and prints how the last unit
+# ended: its label, exit code, signal, clock ticks of processor time, peak memory, processes that the kernel ended for want
+# of memory.
 
 # Clock ticks of processor time that the units used so far.
 function used(    line, field) {
@@ -41,39 +41,6 @@ function find_group(    line) {
     close("/proc/self/cgroup")
 }
 
-# Some fields of a process that follow its name, after the word `name`; an empty string if there is no such process.
-function state(pid,    file, line) {
-    file = "/proc/" pid "/stat"
-    if ((getline line <file) <= 0) return ""
-    close(file)
-    sub(/^.*\(slurmstepd\)/, "slurmstepd", line)
-    sub(/^.*\) /, "name ", line)
-    return line
-}
-
-function uptime(    line) {
-    getline line <"/proc/uptime"
-    close("/proc/uptime")
-    return line + 0
-}
-
-# Whether something that is newer than the job script has lost its parent: it was given to one of the script's ancestors.
-# Numbers of processes begin again some time; it may then be so.
-function may_be_left(job_script, begun,    pid, line, field, adopts, newest) {
-    getline line <"/proc/loadavg"
-    close("/proc/loadavg")
-    split(line, field, " ")
-    newest = field[5]
-    if (uptime() - begun > 60 || newest < job_script || newest - job_script > 1000) return 1
-    for (pid = job_script; pid > 1; pid = field[3]) {
-        if (split(state(pid), field, " ") < 3) return 1
-        adopts[field[3]] = 1
-    }
-    for (pid = job_script + 1; pid <= newest; pid++)
-        if (split(state(pid), field, " ") > 2 && field[1] == "name" && (field[3] in adopts)) return 1
-    return 0
-}
-
 # What system() returned: exit code, and 0 or the signal. Implementations differ: 256 + signal, or the wait status / 256.
 function code_and_signal(status) {
     if (status != int(status)) return "0 " int(status * 256 + 0.5) % 128
@@ -91,7 +58,6 @@ BEGIN {
         if (++line_number >= ARGV[3] && line_number <= ARGV[4]) labels[++count] = label
     close(ARGV[2])
     find_group()
-    begun = uptime()
     print "booted", kept("/proc/stat", "btime") >>ARGV[6]
     close(ARGV[6])
     for (i = 1; i <= count; i++) {
@@ -101,6 +67,6 @@ BEGIN {
         ended = code_and_signal(status) " " used() - cpu " " (more > peak ? more : -1) " " (kills < 0 ? -1 : kept(oom_file, "oom_kill") - kills)
         failed = failed || status
     }
-    print may_be_left(ARGV[7] + 0, begun), labels[count], ended
+    print labels[count], ended
     exit failed ? 1 : 0
 }
