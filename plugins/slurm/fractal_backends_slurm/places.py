@@ -11,7 +11,7 @@ import subprocess
 import tarfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -22,6 +22,8 @@ from .calls import as_user
 
 RECEIPT = ".receipt"
 _MODE = 0o600
+_MOST_BYTES = 1 << 20
+"""Of a receipt at once; the rest is read the next time."""
 _MANY = 500
 """Files that are named in one call of tar at most."""
 
@@ -50,8 +52,11 @@ class Place(ABC):
         """Make a folder with these files, and bring units' arguments to their places. Raises PlaceError."""
 
     @abstractmethod
-    def receipts(self, folder: Path) -> Iterable[tuple[str, bytes]]:
-        """What was added to the receipts in a folder since the last call: names and texts."""
+    def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
+        """What was added to the receipts in a folder since the last call: names and texts.
+
+        Those to `skip`, by name, may be left out.
+        """
 
     @abstractmethod
     def text(self, path: Path) -> str:
@@ -83,24 +88,27 @@ class SharedPlace(Place):
         except OSError as error:
             raise PlaceError(f"Cannot write {error.filename or folder}: {error.strerror}.") from error
 
-    def receipts(self, folder: Path) -> Iterable[tuple[str, bytes]]:
+    def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
         """See `Place.receipts`."""
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.endswith(RECEIPT):
+                if entry.name.endswith(RECEIPT) and entry.name not in skip:
                     text = self._added(entry.path)
                     if text:
                         yield entry.name, text
 
     def _added(self, path: str) -> bytes:
         # Opened each time: that is when a network file system looks for what is new.
+        begin = self._read.get(path, 0)
         try:
-            with open(path, "rb", opener=_opener) as file:
-                file.seek(self._read.get(path, 0))
-                text = file.read()
+            fd = _opener(path, os.O_RDONLY)
+            try:
+                text = os.pread(fd, _MOST_BYTES, begin)
+            finally:
+                os.close(fd)
         except OSError:
             return b""
-        self._read[path] = self._read.get(path, 0) + len(text)
+        self._read[path] = begin + len(text)
         return text
 
     def text(self, path: Path) -> str:
@@ -150,7 +158,7 @@ class OtherPlace(Place):
             said = ended.stderr.decode(errors="replace").strip()
             raise PlaceError(f"Cannot write to {self.remote}{self._as_whom()}: {said}")
 
-    def receipts(self, folder: Path) -> Iterable[tuple[str, bytes]]:
+    def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
         """See `Place.receipts`."""
         left_out = [f"--exclude={name}" for name in ("units", "*.out", "*.step", f"*{RECEIPT}.*")]
         with contextlib.suppress(PlaceError):

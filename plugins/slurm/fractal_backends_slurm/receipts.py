@@ -82,9 +82,11 @@ class Receipts:
     def _take_line(self, number: str, job: _Job, words: list[str]) -> str | None:
         try:
             match words:
-                case ["job", booted, host]:
+                case ["job", host]:
                     job.starts += 1
-                    job.host, job.booted = host, float(booted)
+                    job.host = host
+                case ["booted", since]:
+                    job.booted = float(since)
                 case ["over"]:
                     job.is_over = True
                 case ["started", label, uptime]:

@@ -62,6 +62,9 @@ class Tracker:
         self._open = {unit.label: (index, unit) for index, part in submission.parts.items() for unit in part}
         self._left = {index: {unit.label: unit for unit in part} for index, part in submission.parts.items()}
         """The same, by array task."""
+        self._growing: set[str] = set()
+        self._full: set[str] = set()
+        """Receipts, by name."""
         self._looked_at = 0.0
         self._started: set[str] = set()
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
@@ -98,12 +101,20 @@ class Tracker:
     def read(self) -> None:
         """Take in new receipts."""
         submission = self.submission
-        for name, text in self._place.receipts(submission.folder):
+        self._full.update(name for name in self._growing if self._is_full(name))
+        self._growing -= self._full
+        for name, text in self._place.receipts(submission.folder, self._full):
+            self._growing.add(name)
             labels = submission.receipts.take(name, text.decode(errors="replace"))
             self._touched.update(dict.fromkeys(labels))
             word = self._words.get(array_task_of(name) or ("", 0))
             if word is not None:
                 word.since = time.monotonic()  # whatever the scheduler says, it goes on
+
+    def _is_full(self, name: str) -> bool:
+        """Whether nothing more is wanted from a receipt."""
+        job, index = array_task_of(name) or ("", -1)
+        return index not in self._left and self.submission.receipts.is_over(job, index)
 
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""

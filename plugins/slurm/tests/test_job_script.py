@@ -142,6 +142,14 @@ def test_what_is_left_in_the_group_ends_with_the_unit(node: Node) -> None:
     assert "sleeping" not in seen.read_text()
 
 
+def test_what_left_the_group_ends_with_the_job_script(node: Node) -> None:
+    """In a session of its own, and handed over to whoever adopts orphans."""
+    pid = node.place / "pid"
+    node.run(f"setsid sleep 60 & echo $! >{_q(pid)}; until pgrep -s $!; do :; done", "true")
+    state = Path("/proc", pid.read_text().strip(), "status")
+    assert eventually(lambda: not state.exists() or "zombie" in state.read_text(), 5)
+
+
 def _q(path: Path) -> str:
     return "'" + str(path).replace("'", "'\\''") + "'"
 

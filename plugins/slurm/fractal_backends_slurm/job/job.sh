@@ -4,10 +4,8 @@ fb_first=$((SLURM_ARRAY_TASK_ID * fb_units_each + 1))
 fb_last=$((fb_first + fb_units_each - 1))
 fb_awk=awk fb_known=
 if command -v mawk >/dev/null; then fb_awk=mawk fb_known=1; fi # the quickest
-while read -r fb_key fb_booted fb_rest; do
-    if [ "$fb_key" = btime ]; then break; fi
-done </proc/stat
-echo "job $fb_booted ${SLURMD_NODENAME:-?}" >>"$fb_receipt" || exit 1
+read -r fb_begun fb_rest </proc/uptime
+echo "job ${SLURMD_NODENAME:-?}" >>"$fb_receipt" || exit 1
 
 # Run the units of lines $1 to $2, and note how they ended. $3: what names the file with the number of a unit's group.
 # More arguments: what starts awk.
@@ -16,7 +14,7 @@ fb_run() {
     fb_program="fb_umask=$fb_umask fb_start=$fb_start
 $fb_unit"
     shift 3
-    fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known")
+    fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known" "$fb_receipt")
     fb_exit=$?
     fb_before=${fb_ended%% *} fb_ended=${fb_ended#* }
     fb_note
@@ -56,6 +54,29 @@ else
     fb_run "$fb_first" "$fb_last" "$$" </dev/null
 fi
 
+# Whether a process that is newer than this shell was given to one of its ancestors, because its parent has ended.
+fb_may_be_left() {
+    read -r fb_now fb_rest </proc/uptime
+    read -r fb_rest fb_rest fb_rest fb_rest fb_newest </proc/loadavg
+    # Numbers of processes begin again some time: then nothing can be told from them.
+    if [ $((${fb_now%.*} - ${fb_begun%.*})) -gt 60 ] || [ "$fb_newest" -lt "$$" ]; then return 0; fi
+    fb_ancestor=$PPID
+    while [ -r "/proc/$fb_ancestor/task/$fb_ancestor/children" ]; do
+        fb_children=
+        read -r fb_children <"/proc/$fb_ancestor/task/$fb_ancestor/children"
+        for fb_pid in $fb_children; do
+            if [ "$fb_pid" -le "$$" ]; then continue; fi
+            read -r fb_name <"/proc/$fb_pid/comm" || return 0
+            if [ "$fb_name" != slurmstepd ]; then return 0; fi # of another job
+        done
+        if [ "$fb_ancestor" -eq 1 ]; then return 1; fi
+        read -r fb_rest <"/proc/$fb_ancestor/stat" || return 0
+        fb_rest=${fb_rest##*) ? }
+        fb_ancestor=${fb_rest%% *}
+    done 2>/dev/null
+    return 0
+}
+
 # End what the units left behind: all in the job's control group, or where there is none, what has the numbers of job and
 # array task in its environment. A controller that forgot jobs uses their numbers again.
 fb_group=
@@ -69,7 +90,7 @@ if [ -r "$fb_group/cgroup.procs" ]; then
     while read -r fb_pid; do
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid"; fi
     done <"$fb_group/cgroup.procs" 2>/dev/null
-else
+elif fb_may_be_left; then
     for fb_environment in $(grep -lsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ); do
         grep -qsz "^SLURM_ARRAY_TASK_ID=$SLURM_ARRAY_TASK_ID\$" "$fb_environment" || continue
         fb_pid=${fb_environment%/environ}

@@ -1,7 +1,8 @@
 # Runs the units of an array task one after the other. POSIX awk, because its system() tells an exit code from a signal,
 # which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it,
-# whether this awk is known to tell signals. Prints how the last unit ended: its label, exit code, signal, clock ticks of
-# processor time, peak memory, processes that the kernel ended for want of memory.
+# whether this awk is known to tell signals, the receipt. Notes when the node was started, and prints how the last unit
+# ended: its label, exit code, signal, clock ticks of processor time, peak memory, processes that the kernel ended for want
+# of memory.
 
 # Clock ticks of processor time that the units used so far.
 function used(    line, field) {
@@ -57,6 +58,8 @@ BEGIN {
         if (++line_number >= ARGV[3] && line_number <= ARGV[4]) labels[++count] = label
     close(ARGV[2])
     find_group()
+    print "booted", kept("/proc/stat", "btime") >>ARGV[6]
+    close(ARGV[6])
     for (i = 1; i <= count; i++) {
         cpu = used(); peak = kept(peak_file, ""); kills = kept(oom_file, "oom_kill")
         status = system("fb_before='" labels[i - 1] "' fb_ended='" ended "' fb_label='" labels[i] "'\n" program)
