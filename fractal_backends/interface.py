@@ -269,6 +269,9 @@ class UnitExecutor(ABC):
         to the others. A unit is reported as ended only when its command has ended: no answer from the
         engine is no end. After `cancel`, the units that had not ended get the cause `cancelled`.
 
+        A unit with a `handle` was started by a runner that is gone, and must not be started again: a backend
+        that declares `readopt` adopts it, others raise.
+
         Only an engine that is beyond use as a whole raises; the engine's reason is the message. Units
         without an end then count as lost.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from fractal_backends.conformance.requirements import capabilities, requirements
 from tests.conformance.broken import defects
+from tests.helpers.plugins import install
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = DOCS / "write-a-backend.md"
@@ -58,6 +60,19 @@ def test_a_backend_of_the_page_runs_a_workflow(code: str, tmp_path: Path) -> Non
         [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.strip() == "[" + ", ".join(['{"seen": true}'] * 5) + "]", result.stderr
+
+
+@pytest.mark.parametrize("code", BLOCKS)
+def test_a_backend_of_the_page_passes_the_suite(code: str, tmp_path: Path) -> None:
+    """Its quick part, and what it may forget to declare or to refuse."""
+    (tmp_path / "my_backend.py").write_text(code)
+    (class_name,) = re.findall(r"class (\w+Backend)\(", code)
+    (name,) = re.findall(r'    name = "(\w+)"', code)
+    env = install(tmp_path / "installed", {name: f"my_backend:{class_name}"})
+    env["PYTHONPATH"] += os.pathsep + str(tmp_path)
+    command = [sys.executable, "-m", "fractal_backends.cli", "check", name, "--only=smoke,capabilities"]
+    result = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_the_pages_that_are_made_from_data_have_all_of_it() -> None:

@@ -35,13 +35,18 @@ def exit_codes() -> Iterator[None]:
         _show_error(error)
         raise typer.Exit(FAILED if failed else WRONG_INPUT) from None
     except OSError as error:
-        _show_error(error)
+        _show_error(_in_words(error))
         raise typer.Exit(WRONG_INPUT) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _show_error(error: Exception) -> None:
+def _in_words(error: OSError) -> str:
+    """Without the number, and the file first."""
+    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+
+
+def _show_error(error: Exception | str) -> None:
     from rich.text import Text
 
     from .terminal import harmless, make_console

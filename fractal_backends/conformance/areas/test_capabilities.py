@@ -137,7 +137,7 @@ def test_defaults_are_not_refused(subject: Subject) -> None:
 def test_undeclared_options(subject: Subject, capability: str) -> None:
     """Asks with an option for a capability that the backend does not declare."""
     if capability in subject.declared.capabilities:
-        not_judged(f"the backend declares {capability}")
+        not_judged(f"{capability} is declared, and need not be refused")
     ran = subject.folder / "ran"
     options = subject.declared.asking_for(capability, _OPTIONS[capability])
     ended = subject.run([parallel([["touch", str(ran)]])], ["a"], options=options, what=f"options: {options}")
@@ -152,7 +152,7 @@ def test_undeclared_options(subject: Subject, capability: str) -> None:
 def test_undeclared_readopt(subject: Subject) -> None:
     """Runs a unit, and gives it with the handle of its start to a new executor of the backend."""
     if "readopt" in subject.declared.capabilities:
-        not_judged("the backend declares readopt")
+        not_judged("readopt is declared, and need not be refused")
     if not subject.declared.takes_units:
         not_judged("the backend has no executors that units could be given to")
     trace = subject.folder / "trace"
