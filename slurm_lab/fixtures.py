@@ -18,6 +18,14 @@ SETTLE_S = 5.0
 """What a test may leave for so long: SLURM tidies up jobs that ended, and nodes that were away do so late."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need a lab can be chosen, and left out, by the marker, whether they have settings for it or not."""
+    for item in items:
+        if "slurm_labs" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("slurm"):
+            item.add_marker("slurm")
+
+
 class Labs:
     """One lab for each kind of settings."""
 
