@@ -20,7 +20,7 @@ SETTLE_S = 5.0
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a lab can be chosen, and left out, by the marker, whether they have settings for it or not."""
+    """Tests that need a lab can be chosen, and left out, by the marker, with settings or without."""
     for item in items:
         if "slurm_labs" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("slurm"):
             item.add_marker("slurm")
