@@ -64,6 +64,8 @@ class Runner:
         self._clock = clock
         self._objects: dict[str, Any] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._together: list[Json] = []
+        """Requests that wait for others, to be performed with them."""
 
     async def serve(self, connection: socket.socket) -> None:
         """Do as told until the connection ends."""
@@ -78,6 +80,8 @@ class Runner:
     def _obey(self, request: Json) -> None:
         key = request["run"]
         match request["do"]:
+            case "start" if "together" in request:
+                self._gather(request)
             case "start":
                 self._tasks[key] = asyncio.create_task(self._perform(request))
             case "cancel":
@@ -90,11 +94,25 @@ class Runner:
             case "state":
                 self._say(key, ended={"result": _state(), "error": None})
 
+    def _gather(self, request: Json) -> None:
+        """Perform so many runs together, once they have come: on an event loop of their own, in a thread."""
+        self._together.append(request)
+        if len(self._together) < request["together"]:
+            return
+        requests, self._together = self._together, []
+
+        async def perform() -> None:
+            await asyncio.gather(*map(self._perform, requests))
+
+        self._tasks[request["run"]] = asyncio.create_task(asyncio.to_thread(asyncio.run, perform()))
+
     def _say(self, key: str, **answer: Any) -> None:
-        self._writer.write(json.dumps({"run": key, **answer}).encode() + b"\n")
+        """May be called from any thread."""
+        line = json.dumps({"run": key, **answer}).encode() + b"\n"
+        self._loop.call_soon_threadsafe(self._writer.write, line)
 
     def _tell(self, key: str, event: Any) -> None:
-        self._loop.call_soon_threadsafe(lambda: self._say(key, event=_event_as_json(event)))
+        self._say(key, event=_event_as_json(event))
 
     def _object(self, request: Json) -> Any:
         """The backend object that the request names, or a new one."""

@@ -29,6 +29,7 @@ from .workflows import Json, dataset as make_dataset
 _WORDS = 3_000
 _FOR_CANCEL = 0.5
 """Of a test's time: 30 s, unless another deadline was asked for."""
+_FOR_RUNNER = ("form", "object", "options", "observe", "spoil", "together")
 _keys = itertools.count(1)
 
 
@@ -286,14 +287,12 @@ class Subject:
     ) -> Run:
         """Start a run in a folder of its own; all that it is given is written down in `requests`.
 
-        Keywords: arguments of `process_workflow`, and `form`, `object`, `options`, `observe` and `spoil` for
-        the runner (see `runner`).
+        Keywords: arguments of `process_workflow`, and `form`, `object`, `options`, `observe`, `spoil` and
+        `together` for the runner (see `runner`).
         """
         runner = runner or self.runner
         place = self.folder / (folder or f"run-{len(self.runs) + 1}")
-        for_runner: Json = {
-            k: request.pop(k) for k in ("form", "object", "options", "observe", "spoil") if k in request
-        }
+        for_runner: Json = {name: request.pop(name) for name in _FOR_RUNNER if name in request}
         if not self.declared.takes_units:
             for_runner.pop("observe", None)
         if "object" in for_runner:

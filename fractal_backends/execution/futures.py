@@ -137,7 +137,7 @@ class FuturesExecutor(WindowExecutor):
     ) -> None:
         super().__init__(limit_option)
         self._logger = run.logger
-        self._env = dict(os.environ)
+        self._env, self._umask = dict(os.environ), _umask()
         self._changed = threading.Condition()
         self._futures: dict[Future[Outcome], Unit | None] = {}
         """What is submitted and has not ended; without its unit once that is known to have started."""
@@ -153,7 +153,7 @@ class FuturesExecutor(WindowExecutor):
         """See `WindowExecutor.submit`."""
         sent = replace(unit, env={**self._env, **unit.env})
         # Not with the lock held: a pool that breaks calls `_forget` with locks of its own held.
-        future = self._pool.submit(execute_unit, sent, self._permit.path)
+        future = self._pool.submit(execute_unit, sent, self._permit.path, self._umask)
         with self._changed:
             self._futures[future] = unit
         future.add_done_callback(self._forget)
@@ -211,6 +211,13 @@ class FuturesExecutor(WindowExecutor):
         if self._lost_some:
             time.sleep(_ORPHAN_S)
         del self._pool  # whoever keeps the run's error keeps this executor; some pools hold files until then
+
+
+def _umask() -> int:
+    """That of this process. To ask for it with `os.umask` is to set it, for other threads too."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        values = [line.split()[1] for line in file if line.startswith("Umask:")]
+    return int(values[0], 8) if values else -1
 
 
 def _has_started(unit: Unit | None) -> bool:

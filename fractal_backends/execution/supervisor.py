@@ -44,7 +44,7 @@ _SPARE_FILES = 16
 class _Process:
     """One supervisor process and the channels to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, umask: int) -> None:
         self._control, theirs = socket.socketpair()
         with theirs:
             self.popen = subprocess.Popen(
@@ -52,6 +52,7 @@ class _Process:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
+                umask=umask,
                 start_new_session=True,  # a terminal's Ctrl-C is the runner's to handle
             )
         self._changed = threading.Condition()
@@ -111,7 +112,9 @@ class Supervisor:
     supervisor process dies its units are ended and count as lost, and the next call starts a new one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, umask: int = -1) -> None:
+        """`umask` of the units; -1: that of this process."""
+        self._umask = umask
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._stopping = False
@@ -122,7 +125,7 @@ class Supervisor:
             if self._stopping:
                 return Outcome(Cause.CANCELLED)
             if self._process is None:
-                self._process = _Process()
+                self._process = _Process(self._umask)
             process = self._process
         try:
             channel = process.take_channel()

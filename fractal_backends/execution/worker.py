@@ -73,8 +73,8 @@ class Permit:
 class _Post:
     """A run's supervisor in this process. It goes when the run does, or when it has nothing to do."""
 
-    def __init__(self, permit: Permit) -> None:
-        self.supervisor = Supervisor()
+    def __init__(self, permit: Permit, umask: int) -> None:
+        self.supervisor = Supervisor(umask)
         self.units = 0
         self._permit = permit
         self._idle_since = time.monotonic()
@@ -106,10 +106,10 @@ _posts: dict[str, _Post] = {}
 
 
 @contextlib.contextmanager
-def _supervisor(permit: Permit) -> Iterator[Supervisor]:
+def _supervisor(permit: Permit, umask: int) -> Iterator[Supervisor]:
     with _lock:
         if permit.path not in _posts:
-            _posts[permit.path] = _Post(permit)
+            _posts[permit.path] = _Post(permit, umask)
         post = _posts[permit.path]
         post.units += 1
     try:
@@ -119,7 +119,7 @@ def _supervisor(permit: Permit) -> Iterator[Supervisor]:
             post.end_unit()
 
 
-def execute_unit(unit: Unit, permit_file: str) -> Outcome:
+def execute_unit(unit: Unit, permit_file: str, umask: int) -> Outcome:
     """Run one unit to its end; end it when its run's permit is revoked.
 
     A unit's log is made before anything else, and by one worker only: a pool may give a unit whose worker
@@ -135,7 +135,7 @@ def execute_unit(unit: Unit, permit_file: str) -> Outcome:
     if not permit.holds():
         os.unlink(unit.log_file)
         return Outcome(Cause.CANCELLED)
-    with _supervisor(permit) as supervisor:
+    with _supervisor(permit, umask) as supervisor:
         outcome = supervisor.execute(unit)
         if outcome.cause is Cause.CANCELLED:
             supervisor.stop()  # has begun; returns when all is over that the unit started

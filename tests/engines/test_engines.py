@@ -135,11 +135,16 @@ def test_a_workflow_runs(
             {"a": [["sleep", 0.3], updates({"zarr_url": "a2"})], "b": [updates({"zarr_url": "b2"})]},
         ),
     ]
-    result = run(tmp_path / "run", tasks, ["a", "b"], backend=backend)
+    umask = os.umask(0o027)
+    try:
+        result = run(tmp_path / "run", tasks, ["a", "b"], backend=backend)
+    finally:
+        os.umask(umask)
     assert names(result["images"]) == ["a", "b", "a2", "b2"]
     assert [image["types"] for image in result["images"]] == [{"seen": True}] * 2 + [{}] * 2
     assert list(events.causes.values()) == [Cause.DONE] * 5
     assert "a value\\nof 'two' lines" in (tmp_path / "unit").read_text()
+    assert (tmp_path / "unit").stat().st_mode & 0o777 == 0o640
 
 
 def test_all_units_are_attempted(tmp_path: Path, backend: Backend, events: Events) -> None:

@@ -16,16 +16,21 @@ from ..expectations import Subject, must, must_equal, not_judged, requirement
 from ..subject import read_json
 from ..workflows import Json, compound, non_parallel, parallel
 
+_KINDS = ("a non-parallel unit", "a parallel unit", "an init", "a compute unit")
+
+
+def _tasks(step: str, folder: Path) -> list[Json]:
+    """Tasks of three types, of which a unit of each kind takes a step, with a path of its own."""
+    one, each, init, compute = ([[step, str(folder / kind)]] for kind in _KINDS)
+    return [non_parallel(one), parallel(each), compound(["a"], compute, init)]
+
 
 def _found(subject: Subject, **arguments: Any) -> dict[str, Json]:
     """What a unit of each kind finds around it, by kind."""
-    kinds = ["a non-parallel unit", "a parallel unit", "an init", "a compute unit"]
     folder = subject.folder / f"found-{len(subject.runs)}"
     folder.mkdir()
-    one, each, init, compute = ([["describe", str(folder / kind)]] for kind in kinds)
-    tasks = [non_parallel(one), parallel(each), compound(["a"], compute, init)]
-    subject.run(tasks, ["a"], **arguments).must_succeed()
-    return {kind: read_json(folder / kind) for kind in kinds}
+    subject.run(_tasks("describe", folder), ["a"], **arguments).must_succeed()
+    return {kind: read_json(folder / kind) for kind in _KINDS}
 
 
 def _cache_dir(subject: Subject) -> str:
@@ -205,3 +210,14 @@ def test_process_groups(subject: Subject) -> None:
         )
     elif not here:
         not_judged("the units ran on other machines than the runner, and each on one of its own")
+
+
+@requirement("ENV-009")
+def test_umask(subject: Subject) -> None:
+    """Runs tasks of three types in a process with the umask 027; units make a folder with a file in it."""
+    runner = subject.new_runner(umask=0o027)
+    subject.run(_tasks("record", subject.folder), ["a"], runner=runner).must_succeed()
+    for folder in (subject.folder / kind for kind in _KINDS):
+        (file,) = folder.iterdir()
+        modes = [oct(path.stat().st_mode & 0o777) for path in (folder, file)]
+        must_equal(modes, ["0o750", "0o640"], f"the modes of folder and file that {folder.name} made")

@@ -26,6 +26,8 @@ from ..workflows import (
 
 _EXTRA: Json = {"size": 3, "share": 0.5, "none": None, "deep": {"list": [1, True, "two words"], "empty": {}}}
 """Arguments that have to reach the units as they are."""
+_PRIME, _SMALLER_PRIME = 13, 11
+"""Numbers of units of which batches of any size leave a rest."""
 
 
 @requirement("EXEC-001")
@@ -131,19 +133,25 @@ def test_once(subject: Subject) -> None:
     """Runs tasks of all parts whose units leave a trace each time that they run; all succeed."""
     traces = [subject.folder / name for name in ("non-parallel", "parallel", "init", "compute")]
     note = [[["record", str(trace)]] for trace in traces]
-    tasks = [non_parallel(note[0]), parallel(note[1]), compound(["a", "b"], note[3], note[2])]
-    subject.run(tasks, ["a", "b", "c"]).must_succeed()
-    for trace, units in zip(traces, (1, 3, 1, 2), strict=True):
+    images = [f"image-{i:02}" for i in range(_PRIME)]
+    tasks = [non_parallel(note[0]), parallel(note[1]), compound(images[:_SMALLER_PRIME], note[3], note[2])]
+    subject.run(tasks, images).must_succeed()
+    for trace, units in zip(traces, (1, _PRIME, 1, _SMALLER_PRIME), strict=True):
         must_equal(len(recorded(trace)), units, f"the number of times that a {trace.name} unit ran")
 
 
 @requirement("EXEC-009")
 def test_failures_once(subject: Subject) -> None:
-    """Runs three units: one succeeds, one exits with code 1, one is ended by SIGKILL."""
+    """Runs thirteen units: one exits with code 1, one is ended by SIGKILL, the others succeed."""
     note = ["record", str(subject.folder / "trace")]
-    do: dict[str, Steps] = {"a": [note], "b": [note, ["exit_with", 1]], "c": [note, ["kill_self", 9]]}
-    subject.run([parallel(do)], ["a", "b", "c"]).failure.must_be("TaskExecutionError")
-    must_equal(names(recorded(subject.folder / "trace")), ["a", "b", "c"], "the images whose units ran")
+    images = [f"image-{i:02}" for i in range(_PRIME)]
+    do: dict[str, Steps] = {
+        images[1]: [note, ["exit_with", 1]],
+        images[-1]: [note, ["kill_self", 9]],
+        "*": [note],
+    }
+    subject.run([parallel(do)], images).failure.must_be("TaskExecutionError")
+    must_equal(names(recorded(subject.folder / "trace")), images, "the images whose units ran")
 
 
 @requirement("EXEC-013")

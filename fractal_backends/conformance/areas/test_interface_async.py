@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from ..expectations import Run, Subject, must, must_equal, not_judged, requirement, violation
-from ..workflows import PARTS, StepsByImage, compound, image, in_part, names, non_parallel, parallel, updates
+from ..workflows import (
+    PARTS,
+    Json,
+    StepsByImage,
+    compound,
+    image,
+    in_part,
+    names,
+    non_parallel,
+    parallel,
+    updates,
+)
 
 _GAP_S = 0.5
 
@@ -135,3 +146,21 @@ def test_cancel_twice(subject: Subject, parts: tuple[str, str]) -> None:
         subject.must_be_dead(locks[part], "when CancelledError came out")
         if not (run.folder / "history.json").exists():
             violation("the history to be there", f"there is no history.json in {run.folder}")
+
+
+_SERVER, _THREAD = "on the server's event loop", "on an event loop of their own, in a thread,"
+
+
+@requirement("IFACE-017")
+@pytest.mark.parametrize(
+    "loops", [(_SERVER, _THREAD, _SERVER), (_THREAD, _SERVER, _THREAD)], ids=["server", "thread"]
+)
+def test_event_loops(subject: Subject, loops: tuple[str, ...]) -> None:
+    """Runs a workflow on one backend object, twice at a time: on the server's event loop, and on one that is
+    there for these runs alone, in a thread."""
+    task = parallel([updates({"zarr_url": "new"})], task={"output_types": {"seen": True}})
+    for loop in loops:
+        request: Json = {"object": "shared", "what": loop, **({"together": 2} if loop == _THREAD else {})}
+        for run in [subject.start([task], ["a", "b"], **request) for _ in range(2)]:
+            expected = [image("a"), image("b"), image("new", {"seen": True})]
+            must_equal(run.wait().result["images"], expected, f"the images of {run.name}, {loop}")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import Any
 
-from ..expectations import Ended, Subject, must, must_contain, must_equal, requirement
+from ..expectations import Ended, Run, Subject, must, must_contain, must_equal, requirement
 from ..violations import must_name
-from ..workflows import Json, dataset, image
+from ..workflows import Json, dataset, image, parallel
 
-MANY = 2_000
+MANY = 2_003
+"""A prime number: batches of any size leave a rest."""
 _FAILURES = 1_000
 _DESCRIPTORS = 256
 _TASKS = 50
+_WAITING = 1_000
+_STEADY_S = 0.4
+_NO_CEILING = 50
+"""Where so many units have started, there is no need to see more of them."""
 _COMMAND = shlex.join(["/bin/sh", str(Path(__file__).parents[1] / "quick_task.sh")])
 _MEGABYTE = 1 << 20
 
@@ -38,7 +44,7 @@ def _must_have_run_once(ended: Ended, names: list[str]) -> None:
 
 @requirement("SCALE-001")
 def test_many_units(subject: Subject) -> None:
-    """Runs a parallel task of 2,000 units, each of which updates its image."""
+    """Runs a parallel task of 2,003 units, each of which updates its image."""
     names = _names(MANY)
     ended = subject.run([_quick()], names)
     ended.must_succeed()
@@ -99,3 +105,36 @@ def test_many_tasks(subject: Subject) -> None:
         must_equal(run.saved["filters"], {"types": types, "attributes": {}}, f"the filters {what}")
     must_equal(ended.statuses, ["done"] * _TASKS, "the statuses after one run")
     must_equal(first.statuses + second.statuses, ["done"] * _TASKS, "the statuses after two runs")
+
+
+@requirement("SCALE-005")
+def test_cancel(subject: Subject) -> None:
+    """Cancels a run of 1,000 units when the first ones hang, with room for four where that can be asked for,
+    and the others wait; each start leaves a line. Then runs another workflow."""
+    trace, lock = subject.folder / "trace", subject.folder / "lock"
+    do = [["alive", str(lock)], ["append", str(trace), "started"], ["hang"]]
+    run = subject.start([parallel(do)], _names(_WAITING), observe=True, **subject.room_for(4))
+    subject.wait_for(trace)
+    _wait_until_steady(run, trace)
+    run.cancel()
+    run.wait().failure.must_be("CancelledError")
+    started = _lines(trace)
+    subject.must_be_dead(lock, "when CancelledError came out")
+    must_equal(subject.run([parallel()], ["a"]).statuses, ["done"], "another run's statuses")
+    must_equal(_lines(trace), started, "the number of units that had started")
+
+
+def _wait_until_steady(run: Run, trace: Path) -> None:
+    """Until units are quiet for a while, or many have started, or what is left is the time for a cancel."""
+    seen, since = 0, time.monotonic()
+    while time.monotonic() < since + _STEADY_S and run.deadline.left > run.deadline.for_cancel:
+        started = _lines(trace)
+        if started >= _NO_CEILING:
+            return
+        if started + len(run.events) != seen:
+            seen, since = started + len(run.events), time.monotonic()
+        time.sleep(0.01)
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text().splitlines())

@@ -71,7 +71,7 @@ def ensure_running(
 def _take_lock(folder: Path) -> int | None:
     """The right to start a controller, which has the lock while it lives."""
     shared = os.geteuid() == 0
-    folder.mkdir(mode=0o711 if shared else 0o700, parents=True, exist_ok=True)
+    _make_folder(folder, 0o711 if shared else 0o700)
     if os.stat(folder).st_uid != os.geteuid():
         raise DummySlurmError(f"{folder} belongs to another user.")
     try:
@@ -86,6 +86,13 @@ def _take_lock(folder: Path) -> int | None:
         pass
     os.close(lock)
     return None
+
+
+def _make_folder(folder: Path, mode: int) -> None:
+    """If it is not there; whatever the umask."""
+    with contextlib.suppress(FileExistsError, FileNotFoundError):  # a controller that ends removes it
+        folder.mkdir(0o700, parents=True)
+        folder.chmod(mode)
 
 
 def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: int, keep: bool) -> None:
@@ -105,6 +112,7 @@ def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: in
             pass_fds=[lock],
             env=env,
             cwd="/",
+            umask=0o022,
             start_new_session=True,
         ).wait()  # its child goes on
 
@@ -115,7 +123,7 @@ _DETACH = f"import os\nif os.fork(): os._exit(0)\n{START}"
 def _install_commands(folder: Path, config: ClusterConfig) -> None:
     """Small programs, in one folder, that know where their controller is."""
     target = folder / "bin"
-    target.mkdir(mode=0o755, exist_ok=True)
+    _make_folder(target, 0o755)
     shutil.copyfile(client.__file__, target / ".client.py")
     os.chmod(target / ".client.py", 0o644)
     python = _python(config.is_shared)

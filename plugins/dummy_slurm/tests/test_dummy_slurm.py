@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fractal_backends_dummy_slurm import Lease
 from fractal_backends_dummy_slurm.cluster.config import ClusterConfig, NodeConfig, PartitionConfig, UserLimits
 from fractal_backends_dummy_slurm.cluster.faults import COMMAND_FAULTS, JOB_FAULTS, OTHER_FAULTS
 
 from fractal_backends import TaskExecutionError, get_backend
+from tests.helpers.plugins import open_folder
 from tests.helpers.processes import ROOT
 
 
@@ -53,6 +56,27 @@ def test_a_command_in_which_there_is_a_cluster(tmp_path: Path) -> None:
     result = _shell(f"job=$({submit}); {wait}")
     assert (result.returncode, result.stdout, result.stderr) == (3, "COMPLETED\n", "")
     assert (tmp_path / "out").read_text().splitlines()[1] == "n1"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can share a cluster")
+def test_others_may_use_the_cluster_whatever_the_umask() -> None:
+    with open_folder() as folder:
+        before = os.umask(0o077)
+        try:
+            with Lease(folder / "cluster") as lease:
+                command = [str(lease.commands / "sinfo"), "--noheader"]
+                subprocess.run(command, user="nobody", extra_groups=[], check=True, capture_output=True)
+        finally:
+            os.umask(before)
+
+
+def test_the_umask_of_a_job_outlives_the_controller(tmp_path: Path) -> None:
+    submit = f"umask 027; sbatch --parsable --begin=now+2 --output={tmp_path}/out --wrap umask"
+    restart = """dummyctl fault '{"fault": "restart", "forget_s": 0, "down_s": 0}'"""
+    wait = "until squeue -h -t all -j $job -o %T | grep COMPLETED; do sleep 0.1; done"
+    result = _shell(f"job=$({submit}); {restart}; {wait}")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out").read_text() == "0027\n"
 
 
 def test_wrong_settings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

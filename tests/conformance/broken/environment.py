@@ -166,3 +166,15 @@ class OneGroupForAll(PlainBackend):
         process = super().start(unit, log)
         self._leader = self._leader or process.pid
         return process
+
+
+@caught_by("ENV-009", "a launch script sets a umask, so that what tasks write is for nobody else")
+class UmaskOfTheLauncher(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "umask": 0o077}
+
+
+@caught_by("ENV-009", "compute units are started by a daemon, which has a umask of its own")
+class UmaskOfADaemon(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        return {**super().how(unit, log), "umask": -1 if unit.component is None else 0o022}

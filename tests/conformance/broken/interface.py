@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -254,3 +255,37 @@ class ForeignMetaRefused(LocalBackend):
             if unknown:
                 raise ValueError(f"unknown keys in meta: {unknown}")
         return await super().process_workflow(**arguments)
+
+
+@caught_by(
+    "IFACE-017", "runs log in one after the other, by a lock of the event loop that it was first waited on"
+)
+class LockOfOneEventLoop(LocalBackend):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = asyncio.Lock()
+
+    async def process_workflow(self, **arguments: Any) -> RunResult:
+        async with self._lock:
+            await asyncio.sleep(0.05)
+        return await super().process_workflow(**arguments)
+
+
+@caught_by("IFACE-017", "runs are handed to the event loop of the first one, which may be closed")
+class FirstEventLoop(LocalBackend):
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    async def process_workflow(self, **arguments: Any) -> RunResult:
+        self._loop = self._loop or asyncio.get_running_loop()
+        run = super().process_workflow(**arguments)
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(run, self._loop))
+
+
+@caught_by("IFACE-017", "a run sees to signals, which Python allows in the main thread only")
+class MainThreadOnly(LocalBackend):
+    async def process_workflow(self, **arguments: Any) -> RunResult:
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            return await super().process_workflow(**arguments)
+        finally:
+            signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +28,17 @@ class _FirstThousand(LocalExecutor):
 @caught_by("SCALE-001", "what is beyond the engine's limit of 1,000 units is not submitted")
 class FirstThousandOnly(WithExecutor):
     executor = _FirstThousand
+
+
+class _WholeBatches(LocalExecutor):
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        left_over = len(units) % 5 if len(units) > 5 else 0
+        return super().run(units[: len(units) - left_over], options)
+
+
+@caught_by("SCALE-001", "units go in batches of five, and those that are left over are forgotten")
+class WholeBatchesOnly(WithExecutor):
+    executor = _WholeBatches
 
 
 class _OneAndTheOthers(LocalExecutor):
@@ -122,3 +134,23 @@ def _save_the_last(folder: RunFolder, images: Any, filters: Any, history: list[A
 @caught_by("SCALE-004", "the history has room for 30 tasks")
 class HistoryOfThirty(WithEngine):
     changes: ClassVar = {"folder.RunFolder.save": _save_the_last}
+
+
+class _CancelsOneByOne(LocalExecutor):
+    _units: Sequence[Unit] = ()
+
+    def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
+        self._units = units
+        yield from super().run(units, options)
+
+    def cancel(self) -> None:
+        if not self._cancelled.is_set():
+            for unit in self._units:
+                if not os.path.exists(unit.log_file):
+                    time.sleep(0.1)
+        super().cancel()
+
+
+@caught_by("SCALE-005", "each unit that waits is cancelled by a command of its own, which takes 0.1 s")
+class WaitingUnitsCancelledOneByOne(WithExecutor):
+    executor = _CancelsOneByOne

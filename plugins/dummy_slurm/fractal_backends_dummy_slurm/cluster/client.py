@@ -124,9 +124,19 @@ def _read_script(name: bytes) -> list[bytes]:
 def request(command: str, words: Sequence[str], script: Sequence[bytes] = ()) -> list[bytes]:
     """What the controller is told."""
     counts = [b"%d" % len(words), b"%d" % len(script)]
-    env = [key + b"=" + value for key, value in os.environb.items()]
+    variables = {**_handed_on(command), **os.environb}
+    env = [key + b"=" + value for key, value in variables.items()]
     start = [command.encode(), os.fsencode(_cwd()), *counts]
     return [*start, *(os.fsencode(word) for word in words), *script, *env]
+
+
+def _handed_on(command: str) -> dict[bytes, bytes]:
+    """What SLURM puts into the environment of what is to be started."""
+    if command not in ("sbatch", "srun"):
+        return {}
+    umask = os.umask(0)
+    os.umask(umask)
+    return {b"SLURM_UMASK": b"%04o" % umask}
 
 
 def _cwd() -> str:

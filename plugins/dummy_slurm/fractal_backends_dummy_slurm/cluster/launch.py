@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -15,6 +16,7 @@ _OUTPUT_FAILED = 53
 """The "signal" of a job whose output file cannot be opened."""
 _LATE_FD = 250
 """Shells use others for themselves."""
+_UMASK = "SLURM_UMASK"
 _LOGIN_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -40,9 +42,25 @@ class Launch:
             os.write(self.stderr, f"slurmstepd-{self.node}: error: {line}\n".encode())
 
 
+def umask_of(env: Sequence[str]) -> int:
+    """What sbatch or srun handed on."""
+    values = [item.partition("=")[2] for item in env if item.startswith(f"{_UMASK}=")]
+    return int(values[-1], 8) if values and re.fullmatch("[0-7]{1,4}", values[-1]) else 0o022
+
+
 @contextmanager
 def _as_user(order: dict[str, Any]) -> Iterator[None]:
-    """Files are opened as the job's user."""
+    """Files are opened as the job's user would."""
+    umask = os.umask(umask_of(order["env"]))
+    try:
+        with _with_ids(order):
+            yield
+    finally:
+        os.umask(umask)
+
+
+@contextmanager
+def _with_ids(order: dict[str, Any]) -> Iterator[None]:
     if order["uid"] == os.geteuid():
         yield
         return
@@ -62,8 +80,8 @@ def _open_output(order: dict[str, Any]) -> tuple[int, int]:
     how = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if order["append"] else os.O_TRUNC)
     with _as_user(order):
         try:
-            out = os.open(order["stdout"], how, 0o644)
-            err = out if order["stderr"] == order["stdout"] else os.open(order["stderr"], how, 0o644)
+            out = os.open(order["stdout"], how, 0o666)
+            err = out if order["stderr"] == order["stdout"] else os.open(order["stderr"], how, 0o666)
         except OSError:
             raise Failed(_OUTPUT_FAILED) from None
     return out, err
@@ -102,7 +120,8 @@ def launch_batch(order: dict[str, Any]) -> Launch:
         _make_receipt_late(order)
     null = os.open(os.devnull, os.O_RDONLY)
     argv = [order["script"], *order["words"]]
-    pid = start(order, argv, order["env"], (null, out, err), order["workdir"])
+    env = [item for item in order["env"] if not item.startswith(f"{_UMASK}=")]
+    pid = start(order, argv, env, (null, out, err), order["workdir"], umask_of(order["env"]))
     if out != err:
         os.close(out)
     os.close(null)
@@ -110,13 +129,19 @@ def launch_batch(order: dict[str, Any]) -> Launch:
 
 
 def start(
-    order: dict[str, Any], argv: list[str], env: list[str], files: tuple[int, int, int], workdir: str
+    order: dict[str, Any],
+    argv: list[str],
+    env: list[str],
+    files: tuple[int, int, int],
+    workdir: str,
+    umask: int,
 ) -> int:
     """A process of the job's user, in a session of its own."""
     pid = os.fork()
     if pid:
         return pid
     try:
+        os.umask(umask)
         _become(order, argv, env, files, workdir)
     finally:
         os._exit(2)
@@ -137,7 +162,6 @@ def _become(
         os.initgroups(order["user"], order["gid"])
         os.setgid(order["gid"])
         os.setuid(order["uid"])
-    os.umask(0o022)
 
     def say(line: str) -> None:
         os.write(2, f"slurmstepd-{order['node']}: error: {line}\n".encode())

@@ -12,7 +12,7 @@ from typing import Any
 from . import times
 from .arguments import Grammar, Refused
 from .client import pack, unpack
-from .launch import start
+from .launch import start, umask_of
 
 GRAMMAR = Grammar(
     "srun",
@@ -140,7 +140,8 @@ class StepRequests:
             if step.told_to_wait:
                 step.srun_says(f"Step created for job {self.order['id']}")
             files = (step.fds[0], step.fds[1], step.fds[2])
-            step.pid = start(self.order, step.argv, self._env(step), files, step.cwd)
+            env, umask = self._env(step), umask_of(step.env)
+            step.pid = start(self.order, step.argv, env, files, step.cwd, umask)
             started.append(step)
         return started
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,23 @@ def test_files_that_are_added_to(same: Same) -> None:
         return texts
 
     same(scenario)
+
+
+@pytest.mark.slurm(ACCOUNTED)
+def test_umask(same: Same) -> None:
+    shows = 'umask; echo "[$SLURM_UMASK]"'
+    script = f"{shows}; {_STEP} /bin/sh -c {shlex.quote(shows)}; umask 007; {_STEP} /bin/sh -c umask"
+
+    def scenario(site: Site) -> list[Any]:
+        jobs = {"all": site.submit(script), "none": site.submit(shows, "--export=NONE")}
+        seen = site.ended(jobs)
+        return [seen, *(oct(path.stat().st_mode) for path in sorted(site.folder.glob("*.out")))]
+
+    before = os.umask(0o027)
+    try:
+        same(scenario)
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.slurm(ACCOUNTED)
