@@ -56,6 +56,7 @@ def checks(
     return side_by_side(request, "kind", lambda kind: make_and_check(kind, folder / kind))
 
 
+@pytest.mark.soak
 @pytest.mark.long
 @pytest.mark.timeout(1800)  # the first one waits for all checks
 @pytest.mark.skipif(UV is None, reason="uv is what makes environments quickly")

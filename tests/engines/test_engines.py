@@ -251,6 +251,7 @@ def judged(
     return side_by_side(request, "engine", check)
 
 
+@pytest.mark.soak
 @pytest.mark.long
 @pytest.mark.timeout(CHECK_S)  # the first one waits for all checks
 def test_conforms(judged: dict[str, Future[Judged]], engine: str) -> None:

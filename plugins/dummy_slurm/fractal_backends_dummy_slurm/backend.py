@@ -34,6 +34,10 @@ class DummySlurmBackend(SlurmBackend):
         with Lease(default_folder(), configuration()):
             yield from super().explain(run, parts)
 
+    def site_problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """Told when units are planned: before a run is open there is no cluster to ask."""
+        return ()
+
     def scheduler(self, run: RunInfo) -> Scheduler:
         """See `SlurmBackend.scheduler`."""
         return Scheduler(default_folder() / "bin")

@@ -10,9 +10,11 @@ from typing import ClassVar, cast
 
 from fractal_backends import Backend, InvalidInputError, RunInfo, Source, Support, TaskPart, UnitExecutor
 
+from .calls import SchedulerError
 from .dry_run import explain
 from .executor import SlurmExecutor
 from .options import SlurmOptions, account_problem
+from .packing import SiteLimits, pack
 from .places import OtherPlace, Place, SharedPlace
 from .scheduler import Scheduler
 from .site_file import option_sources
@@ -56,6 +58,24 @@ class SlurmBackend(Backend):
         for part in parts:
             if problem := account_problem(cast(SlurmOptions, part.options), run.slurm_account):
                 yield f"{part.name}: {problem}"
+        yield from self.site_problems(run, parts)
+
+    def site_problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """What the cluster cannot do that parts ask for; nothing where it does not say now what it can."""
+        scheduler = self.scheduler(run)
+        limits: dict[str | None, SiteLimits] = {}
+        for part in parts:
+            options = cast(SlurmOptions, part.options)
+            try:
+                if options.partition not in limits:
+                    limits[options.partition] = scheduler.limits(options.partition)
+                pack(part.units or 1, options, limits[options.partition])
+            except InvalidInputError as error:
+                yield from (f"{part.name}: {problem}" for problem in error.problems or [error.what])
+            except SchedulerError as error:
+                if error.may_pass:
+                    return
+                yield f"{part.name}: {error}"
 
     def explain(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
         """See `Backend.explain`."""

@@ -20,19 +20,28 @@ _FILES_OF_AN_ARRAY_TASK = 3
 
 
 def explain(submitter: Submitter, parts: Sequence[TaskPart]) -> Iterable[str]:
-    """Of each part its job arrays, and what `sbatch --test-only` says of the first; then the scripts."""
-    scripts = []
+    """Of each part its job arrays, and what `sbatch --test-only` says of the first; then the scripts.
+
+    Raises InvalidInputError, at the end, with all that was refused.
+    """
+    scripts, refused = [], []
     for part in parts:
         if not part.example.task_command:
             continue
         try:
             planned = submitter.plan(_units(part), cast(SlurmOptions, part.options))
         except InvalidInputError as error:
-            yield f"{part.name}\n  {error}"
+            refused.append(f"{part.name}: {error}")
             continue
-        yield "\n".join([part.name, *(f"  {line}" for line in _layout(part, planned, submitter))])
+        yield "\n".join([part.name, *(f"  {line}" for line in _layout(part, planned))])
+        try:
+            yield f"  {submitter.try_out(planned[0])}"
+        except SchedulerError as error:
+            refused.append(f"{part.name}: {error}")
         scripts.append(f"The script of {part.name}:\n\n{planned[0].script.decode(errors='replace')}")
     yield from scripts
+    if refused:
+        raise InvalidInputError("SLURM does not take this", refused)
 
 
 def _units(part: TaskPart) -> list[Unit]:
@@ -46,7 +55,7 @@ def _units(part: TaskPart) -> list[Unit]:
     ]
 
 
-def _layout(part: TaskPart, planned: Sequence[Submission], submitter: Submitter) -> Iterable[str]:
+def _layout(part: TaskPart, planned: Sequence[Submission]) -> Iterable[str]:
     units = sum(len(submission.units) for submission in planned)
     tasks = sum(len(submission.parts) for submission in planned)
     most = max(len(some) for submission in planned for some in submission.parts.values())
@@ -55,7 +64,3 @@ def _layout(part: TaskPart, planned: Sequence[Submission], submitter: Submitter)
     yield known
     yield f"job arrays {len(planned)}, array tasks {tasks}, units in each up to {most}, files up to {files}"
     yield f"sbatch {shlex.join(planned[0].arguments)}"
-    try:
-        yield submitter.try_out(planned[0])
-    except SchedulerError as error:
-        yield f"refused: {error}"

@@ -247,9 +247,8 @@ class SlurmExecutor(UnitExecutor):
 
 def _is_left(snapshot: Snapshot, submission: Submission) -> bool:
     """Whether an array task of a submission is in the queue or on a node."""
-    unended = verdicts.WAITING | verdicts.RUNNING
     return any(
-        state.state in unended and (index in submission.parts or not submission.adopted)
+        state.state in verdicts.UNENDED and (index in submission.parts or not submission.adopted)
         for job in submission.jobs
         for index, state in snapshot.states.get(job, {}).items()
     )

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import tarfile
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -243,6 +244,7 @@ def _write(path: Path, content: IO[bytes]) -> None:
 def _add(tar: tarfile.TarFile, path: Path, content: bytes | None) -> None:
     """A file, or, with no content, a folder; both their owner's alone."""
     member = tarfile.TarInfo(str(path).lstrip("/"))
+    member.mtime = time.time()
     if content is None:
         member.type, member.mode = tarfile.DIRTYPE, 0o700
         tar.addfile(member)

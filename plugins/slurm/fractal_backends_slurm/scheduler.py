@@ -20,8 +20,10 @@ from .values import seconds
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
 _QUEUE_FORMAT = "|".join(_QUEUE_FIELDS)
-_INHERITED = re.compile(r"SLURM_(?!CONF$)")
-"""A runner that is a job itself must not hand its own job's settings on."""
+_NOT_FOR_COMMANDS = re.compile(
+    r"SLURM_(?!CONF$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT|IGNORE_PBS|TEST_ONLY)$"
+)
+"""Settings of a job that the runner may be, and of a person who asks for a part of what there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class JobState:
     signal: int | None = None
     cancelled_by: int | None = None
     """The user id of whoever cancelled it, where that is known."""
+    of_controller: bool = False
+    """Whether it is the controller's word: accounting may think for ever that a job runs."""
     may_change: bool = False
     """Whether accounting has yet to hear of it: it is late by some seconds."""
 
@@ -122,7 +126,10 @@ class Scheduler:
             known = found.get(index)
             is_late = accounted is not None and (known is None or known.state != state.state)
             found[index] = replace(
-                state, cancelled_by=known.cancelled_by if known else None, may_change=is_late
+                state,
+                of_controller=True,
+                cancelled_by=known.cancelled_by if known else None,
+                may_change=is_late,
             )
         return found
 
@@ -168,10 +175,12 @@ class Scheduler:
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""
         values = self._config()
-        command = [self._path("sinfo"), "--noheader", "--format=%P|%c|%m|%l"]
+        command = [self._path("sinfo"), "--all", "--noheader", "--format=%P|%c|%m|%l"]
         rows = _rows(self._run([*command, *([f"--partition={partition}"] if partition else [])]), 4)
         if partition is None:
             rows = [row for row in rows if row[0].endswith("*")] or rows
+        elif not rows:
+            raise SchedulerError(f"This cluster has no partition {partition!r}", may_pass=False)
         most = SiteLimits.max_array_size
         return SiteLimits(
             max_array_size=min(
@@ -216,7 +225,7 @@ class Scheduler:
         return found
 
     def _call(self, command: Sequence[str], stdin: bytes = b"") -> Call:
-        env = {name: value for name, value in os.environ.items() if not _INHERITED.match(name)}
+        env = {name: value for name, value in os.environ.items() if not _NOT_FOR_COMMANDS.match(name)}
         return Call(command, {**env, **self.env, "SLURM_BITSTR_LEN": "0"}, stdin)
 
     def _run(self, command: Sequence[str], stdin: bytes = b"", *, with_errors: bool = False) -> str:

@@ -60,6 +60,7 @@ class JobScript:
             f"cd {shlex.quote(self.home)} || exit 1",
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
             *_lines(self.worker_init or ""),
+            "unset IFS",  # whatever the lines above made of it
             *places,
             f"fb_units_each={self.units_each} fb_at_once={self.at_once} fb_cpus={self.cpus}"
             f" fb_memory={self.memory_mb or ''}",

@@ -30,6 +30,7 @@ class Submitter:
         self._scheduler = scheduler
         self._place = place
         self._limits: dict[str | None, SiteLimits] = {}
+        self._has_warned = False
 
     def plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> list[Submission]:
         """Lay out units as job arrays. Raises InvalidInputError where they do not fit."""
@@ -141,11 +142,17 @@ class Submitter:
     def _environment(self, unit: Unit, options: SlurmOptions) -> dict[str, str]:
         cache = self._run.user_cache_dir
         below = options.user_local_exports if cache else {}
+        if options.user_local_exports and not cache and not self._has_warned:
+            self._has_warned = True
+            names = ", ".join(options.user_local_exports)
+            self._logger.warning("user_local_exports are left out, as there is no user_cache_dir: %s", names)
         return {**options.exports, **{name: f"{cache}/{path}" for name, path in below.items()}, **unit.env}
 
 
 def _words_file(folder: Path) -> str:
     """Where SLURM's own words on an array task go, next to its receipts."""
-    # A backslash, which has to be doubled, keeps SLURM from seeing patterns: one file must do for all.
-    escaped = str(folder).replace("\\", "\\\\")
-    return "%A_%a.out" if escaped == str(folder) else f"{escaped}/job.out"
+    if "\\" in str(
+        folder
+    ):  # has to be doubled, and keeps SLURM from seeing patterns: one file must do for all
+        return str(folder).replace("\\", "\\\\") + "/job.out"
+    return str(folder).replace("%", "%%") + "/%A_%a.out"

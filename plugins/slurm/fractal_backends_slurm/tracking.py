@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
@@ -13,7 +13,7 @@ from . import verdicts
 from .options import SlurmOptions
 from .places import Place, PlaceError
 from .queue_watch import Snapshot
-from .receipts import Note, array_task_of
+from .receipts import End, Note, array_task_of
 from .records import Records
 from .scheduler import JobState
 from .submission import UNITS_FILE, Submission
@@ -85,8 +85,13 @@ class Tracker:
         """Whether some job script may still be running, as far as receipts tell."""
         receipts, job = self.submission.receipts, self.submission.job or ""
         return not all(
-            receipts.is_over(job, index) or (job, index) in self._words for index in self.submission.parts
+            receipts.is_over(job, index) or self._has_ended(job, index) for index in self.submission.parts
         )
+
+    def _has_ended(self, job: str, index: int) -> bool:
+        """Whether the scheduler said so. That it knows nothing of an array task is no end of it."""
+        word = self._words.get((job, index))
+        return word is not None and word.state is not None and word.state.state not in verdicts.UNENDED
 
     @property
     def may_be_removed(self) -> bool:
@@ -153,12 +158,13 @@ class Tracker:
                 self._started.add(label)
                 handle = self.submission.handle(index, note.job)
                 yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
-            self._judge_by_receipt(unit, note)
+            self._judge_by_receipt(unit, note, index)
 
-    def _judge_by_receipt(self, unit: Unit, note: Note) -> None:
+    def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
-            outcome = verdicts.of_end(note, note.end, self._options.time_s)
+            is_last = all(other.end or other.refused for other in self._notes_of(self._left[index].values()))
+            outcome = verdicts.of_end(note, note.end, self._options.time_s, is_last=is_last)
             if outcome is None:
                 self._suspects.setdefault(unit.label, time.monotonic())
         elif note.step is not None and not note.refused:
@@ -166,6 +172,15 @@ class Tracker:
             outcome = verdicts.of_step(note, words)
         if outcome is not None:
             self._end(unit, outcome, note.end is not None and note.end.has_output)
+
+    def _notes_of(self, units: Iterable[Unit]) -> Iterator[Note]:
+        return (self.submission.receipts.notes.get(unit.label, _NOTHING) for unit in units)
+
+    def _went_on(self, note: Note, end: End, index: int) -> bool:
+        """Whether the array task of a unit that ended started another one afterwards."""
+        ended_at = note.uptime + end.wall_s
+        others = self._notes_of(self.submission.parts[index])
+        return any(other.job == note.job and other.uptime >= ended_at for other in others)
 
     def _close(self, unit: Unit) -> None:
         index, _ = self._open.pop(unit.label)
@@ -202,7 +217,7 @@ class Tracker:
         is_over = self.submission.receipts.is_over(job, index)
         if state is not None and state.state in verdicts.RUNNING:
             self._reasons.pop(index, None)
-        if state is not None and state.state in verdicts.WAITING | verdicts.RUNNING and not is_over:
+        if state is not None and state.state in verdicts.UNENDED and not is_over:
             self._words.pop((job, index), None)
             return None
         is_unknown = job not in snapshot.asked or snapshot.asked_at < self._accepted_at
@@ -221,11 +236,7 @@ class Tracker:
             is_newer = job in snapshot.asked and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
-        if (
-            state is not None
-            and state.state in verdicts.ENDED_FROM_OUTSIDE
-            and receipts.has_begun(job, index)
-        ):
+        if state is not None and verdicts.writes_no_more(state, has_begun=receipts.has_begun(job, index)):
             patience /= _KILLED_SHARE
         return waited >= patience
 
@@ -248,11 +259,17 @@ class Tracker:
             return
         state = self._in_full(job, index, state)
         if state is None or not state.may_change or waited > _LATE_S:
-            self._end(unit, verdicts.of_end_and_state(note, note.end, state), note.end.has_output)
+            went_on = self._went_on(note, note.end, index)
+            outcome = verdicts.of_end_and_state(note, note.end, state, went_on=went_on)
+            self._end(unit, outcome, note.end.has_output)
 
     def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: _Word) -> None:
         state = self._in_full(job, index, word.state)
         if state is not None and state.may_change and time.monotonic() - word.since < _LATE_S:
+            return
+        runs_on = state is not None and state.of_controller and state.state in verdicts.UNENDED
+        if runs_on and not self.submission.receipts.is_over(job, index):
+            word.since = time.monotonic()  # squeue does not show it, for whatever reason
             return
         words = self._place.text(self.submission.folder / f"{job}_{index}.out")
         if note.started_at is not None or note.refused:

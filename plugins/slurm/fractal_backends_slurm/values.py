@@ -153,6 +153,8 @@ def _extra_line(line: str) -> str:
     for name, value in options:
         if name == "cpus-per-task":
             raise ValueError("cores are counted by the backend: use the option cpus_per_task")
+        if name not in _OWN and any(own.startswith(name) for own in _OWN):
+            raise ValueError(f"--{name} must be written in full")
         if name in _OWN and (name, value) not in _SAME_AS_OWN:
             raise ValueError(f"--{name} is set by the backend itself")
     return line

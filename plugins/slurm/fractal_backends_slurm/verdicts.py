@@ -16,6 +16,7 @@ WAITING = frozenset(
 )
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 """All other states are ends."""
+UNENDED = WAITING | RUNNING
 
 ENDED_FROM_OUTSIDE = frozenset(["CANCELLED", "REVOKED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"])
 _NODE_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL"})
@@ -51,23 +52,36 @@ def can_never_start(state: JobState) -> bool:
     return state.state == "PENDING" and _NEVER.search(state.reason) is not None
 
 
-def of_end(note: Note, end: End, limit_s: int | None) -> Outcome | None:
-    """The verdict on a command that ended; None where it takes the scheduler's word (`of_end_and_state`)."""
+def writes_no_more(state: JobState, *, has_begun: bool) -> bool:
+    """Whether no job script is left, or was ever there, that would write its last line."""
+    return state.state in ENDED_FROM_OUTSIDE if has_begun else state.reason == "JobLaunchFailure"
+
+
+def of_end(note: Note, end: End, limit_s: int | None, *, is_last: bool) -> Outcome | None:
+    """The verdict on a command that ended; None where it takes the scheduler's word (`of_end_and_state`).
+
+    `is_last`: no other unit of its array task is left, of which the scheduler's word may be.
+    """
     if end.oom_kills > 0:
         return _measured(Outcome(Cause.OUT_OF_MEMORY, _out_of_memory(note, end)), end)
     if end.is_good:
         return _measured(Outcome.exited(0), end)
     if limit_s is not None and end.wall_s >= limit_s and _was_ended(end):
         return _measured(Outcome(Cause.TIME_LIMIT, f"It ran for more than {limit_s} s on {note.host}."), end)
-    if end.oom_kills == 0 and end.signal not in (_KILL, _TERM):
-        return _exited(note, end)
-    return None
+    may_be_for_memory = end.oom_kills < 0 and (is_last or _was_ended(end))
+    return None if may_be_for_memory or end.signal in (_KILL, _TERM) else _exited(note, end)
 
 
-def of_end_and_state(note: Note, end: End, state: JobState | None) -> Outcome:
-    """The verdict on a command that failed, with what became of its array task."""
+def of_end_and_state(note: Note, end: End, state: JobState | None, *, went_on: bool = False) -> Outcome:
+    """The verdict on a command that failed, with what became of its array task.
+
+    `went_on`: the array task started another unit after this end, which was then no part of its own.
+    """
+    said = state.state if state is not None else ""
     # What was lost with its node wrote no end.
-    if state is not None and state.state in _OF_STATE and state.state not in _NODE_LOST:
+    if state is not None and said in _OF_STATE and said not in _NODE_LOST:
+        if went_on and said != "OUT_OF_MEMORY":
+            return _exited(note, end)
         return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
     return _exited(note, end)
 
@@ -124,6 +138,8 @@ def of_unstarted(state: JobState | None, words: str) -> Outcome:
     info = f"It was not started: {_story(state, None)}{_said(words)}"
     if state.signal == _FAILED_LAUNCH:
         info += " The folder of the run, or a file in it, cannot be used on the node."
+    elif state.exit_code:
+        info += " What the job does before its units, such as worker_init, may have ended it."
     return Outcome(cause, info)
 
 

@@ -156,7 +156,7 @@ def _q(path: Path) -> str:
 
 def test_a_time_limit(node: Node) -> None:
     notes = node.run("sleep 30", "true", limit_s=1)
-    outcome = of_end(notes["0_par_0000000"], _end(notes["0_par_0000000"]), 1)
+    outcome = of_end(notes["0_par_0000000"], _end(notes["0_par_0000000"]), 1, is_last=False)
     assert outcome is not None
     assert outcome.cause == "time limit"
     assert _end(notes["0_par_0000001"]).is_good
@@ -215,6 +215,12 @@ def test_the_environment_of_a_unit(node: Node) -> None:
     assert found["FROM_INIT"] == "a b"
     assert "SLURMD_NODENAME" not in found
     assert not [name for name in found if name.startswith("fb_")]
+
+
+@pytest.mark.parametrize("separator", [":", "/", "0", ""])
+def test_initial_lines_that_change_how_words_are_split(node: Node, separator: str) -> None:
+    notes = node.run("true", "exit 3", worker_init=f"IFS='{separator}'")
+    assert [_end(notes[label]).exit_code for label in sorted(notes)] == [0, 3]
 
 
 @pytest.mark.skipif(not shutil.which("busybox"), reason="busybox is not installed")

@@ -61,6 +61,8 @@ def test_what_is_no_time(time: Any) -> None:
             ("extra_lines", ["export A=a b"]),
             ("extra_lines", ["export A='a"]),
             ("extra_lines", ["#SBATCH x"]),
+            ("extra_lines", ["#SBATCH --hol"]),
+            ("extra_lines", ["#SBATCH --outp=x"]),
         ],
         *[("user_local_exports", {"A": "/abs"}), ("user_local_exports", {"A": "a/../../b"})],
         *[("user_local_exports", {"A=B": "a"}), ("user_local_exports", {"A": "a\nb"})],

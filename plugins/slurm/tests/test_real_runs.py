@@ -145,6 +145,45 @@ def test_the_cache_folder_and_what_is_exported_below_it(start_run: StartRun, pla
     run.must_end(30)
 
 
+def test_exports_below_a_cache_folder_that_is_not_given(
+    start_run: StartRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start_run({"a": 'test -z "$MODELS"'}, {"user_local_exports": {"MODELS": "models"}})
+    run.must_end(30)
+    assert [r.getMessage() for r in caplog.records if "user_cache_dir" in r.message and "MODELS" in r.message]
+
+
+HIDING = {"SQUEUE_USERS": "nobody", "SCANCEL_STATE": "PENDING"}
+
+
+def test_a_user_who_asks_squeue_for_less(
+    start_run: StartRun, slurm_lab: SlurmLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Units take longer than the deadline for receipts; then one is cancelled."""
+    for name, value in HIDING.items():
+        monkeypatch.setenv(name, value)
+    start_run({"a": "sleep 8", "b": "sleep 8"}, ONE_EACH).must_end(60)
+    run = start_run({"a": "sleep 300"})
+    run.place_of("a")
+    run.cancel()
+    run.wait()
+    for name in HIDING:
+        monkeypatch.delenv(name)
+    assert slurm_lab.leftovers() == []
+
+
+def test_a_squeue_that_shows_nothing(
+    start_run: StartRun, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The controller still knows what runs, longer than the deadline for receipts."""
+    squeue = place / "bin" / "squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent), prepend=":")
+    start_run({"a": "sleep 12"}).must_end(60)
+
+
 def test_another_folder_for_the_files_of_units(start_run: StartRun, place: Path) -> None:
     """Units see and write files there; the run's own folder has all of them in the end."""
     remote = place / "remote"
@@ -164,7 +203,9 @@ def test_a_remote_folder_that_cannot_be_written(start_run: StartRun) -> None:
     assert run.started() == []
 
 
-@pytest.mark.parametrize("name", ["a b", "$(touch oops)", "`x`", "quote'd", 'dou"ble', "back\\slash", "új"])
+@pytest.mark.parametrize(
+    "name", ["a b", "$(touch oops)", "`x`", "quote'd", 'dou"ble', "back\\slash", "új", "100%A %j %"]
+)
 def test_folders_of_any_name(start_run: StartRun, place: Path, name: str) -> None:
     run = start_run({"a": "exit 0", "bad": "exit 3"}, workflow_dir_remote=place / name)
     run.must_end(30, bad=Cause.TASK_ERROR)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from conftest import eventually
-from fractal_backends import Cause, UnitState
+from fractal_backends import Cause, InvalidInputError, UnitState
 from slurm_lab import MemoryKill, Settings, SlurmLab
 from tests.helpers.slurm_runs import HOG, SLOW_HOG, StartRun
 
@@ -87,15 +87,38 @@ def test_pending_is_told_with_its_reason(start_run: StartRun, slurm_lab: SlurmLa
     run.must_end(30)
 
 
-IMPOSSIBLE = {
-    "partition": ({"partition": "nowhere"}, "invalid partition"),
+@POLL
+def test_a_unit_that_failed_before_its_job_was_ended(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """It is told of while the job goes on, and what befalls the job then is no word on it."""
+    run = start_run({"bad": "exit 3", "killed": "kill -9 $$", "b": "sleep 300", "c": "exit 0"}, TOGETHER)
+    job = run.place_of("b")[1].partition("_")[0]
+    assert eventually(lambda: "bad" in run.outcomes, 30), run.story()
+    slurm_lab.run("scancel", job)
+    run.must_end(60, bad=Cause.TASK_ERROR, killed=Cause.KILLED, b=Cause.CANCELLED, c=Cause.CANCELLED)
+
+
+REFUSED = {
+    "partition": ({"partition": "nowhere"}, "no partition 'nowhere'"),
     "partition limit": ({"partition": "small", "time": "01:00:00"}, "partition's limit"),
+    "cores": ({"cpus_per_task": 9}, "more than the largest node"),
+}
+
+
+@pytest.mark.parametrize(("options", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_the_site_cannot_do(start_run: StartRun, options: dict[str, object], reason: str) -> None:
+    run = start_run({"a": "exit 0"}, options)
+    run.wait(60)
+    assert isinstance(run.error, InvalidInputError), run.story()
+    assert reason in str(run.error)
+    assert run.events == []
+
+
+IMPOSSIBLE = {
     "partition limit, unseen": (
         {"partition": "small", "extra_lines": ["#SBATCH --time=60"]},
         "PartitionTimeLimit",
     ),
     "constraint": ({"constraint": "pink"}, "feature"),
-    "cores": ({"cpus_per_task": 9}, "more than the largest node"),
     "gpus": ({"gres": "gpu:9"}, "configuration is not available"),
 }
 
