@@ -236,7 +236,8 @@ class Tracker:
             is_newer = job in snapshot.asked and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
-        if state is not None and verdicts.writes_no_more(state, has_begun=receipts.has_begun(job, index)):
+        is_ended = state is not None and state.state in verdicts.ENDED_FROM_OUTSIDE
+        if is_ended and receipts.has_begun(job, index):
             patience /= _KILLED_SHARE
         return waited >= patience
 
@@ -259,8 +260,9 @@ class Tracker:
             return
         state = self._in_full(job, index, state)
         if state is None or not state.may_change or waited > _LATE_S:
+            words = self._place.text(self.submission.folder / f"{job}_{index}.out")
             went_on = self._went_on(note, note.end, index)
-            outcome = verdicts.of_end_and_state(note, note.end, state, went_on=went_on)
+            outcome = verdicts.of_end_and_state(note, note.end, state, words, went_on=went_on)
             self._end(unit, outcome, note.end.has_output)
 
     def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: _Word) -> None:

@@ -52,11 +52,6 @@ def can_never_start(state: JobState) -> bool:
     return state.state == "PENDING" and _NEVER.search(state.reason) is not None
 
 
-def writes_no_more(state: JobState, *, has_begun: bool) -> bool:
-    """Whether no job script is left, or was ever there, that would write its last line."""
-    return state.state in ENDED_FROM_OUTSIDE if has_begun else state.reason == "JobLaunchFailure"
-
-
 def of_end(note: Note, end: End, limit_s: int | None, *, is_last: bool) -> Outcome | None:
     """The verdict on a command that ended; None where it takes the scheduler's word (`of_end_and_state`).
 
@@ -72,8 +67,10 @@ def of_end(note: Note, end: End, limit_s: int | None, *, is_last: bool) -> Outco
     return None if may_be_for_memory or end.signal in (_KILL, _TERM) else _exited(note, end)
 
 
-def of_end_and_state(note: Note, end: End, state: JobState | None, *, went_on: bool = False) -> Outcome:
-    """The verdict on a command that failed, with what became of its array task.
+def of_end_and_state(
+    note: Note, end: End, state: JobState | None, words: str = "", *, went_on: bool = False
+) -> Outcome:
+    """The verdict on a command that failed, with what became of its array task, and SLURM's words on that.
 
     `went_on`: the array task started another unit after this end, which was then no part of its own.
     """
@@ -83,6 +80,9 @@ def of_end_and_state(note: Note, end: End, state: JobState | None, *, went_on: b
         if went_on and said != "OUT_OF_MEMORY":
             return _exited(note, end)
         return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
+    if _was_ended(end) and not went_on and _MEMORY.search(words):
+        info = f"SLURM ended its job on {note.host}.{_said(words)}"
+        return _measured(Outcome(Cause.OUT_OF_MEMORY, info), end)
     return _exited(note, end)
 
 
