@@ -220,19 +220,26 @@ def _logger_name(run_dir: Path) -> str:
 
 
 def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:
-    """Await a run; a signal to end ends it, and what it started. Raises asyncio.CancelledError then."""
+    """Await a run; a signal to end ends it, and what it started. Raises asyncio.CancelledError then.
+
+    Further signals change nothing, not even once the run has ended: where its files are is to be shown.
+    """
 
     async def main() -> None:
+        loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(run)
 
         def stop() -> None:
-            task.cancel()
-            console.print("Interrupted: ending what runs…")
+            if task.cancel() and task.cancelling() == 1:
+                console.print("Interrupted: ending what runs…")
+
+        def handle(*_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop)
 
         for number in _SIGNALS:
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue  # as nohup has it
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, handle)  # the loop's own way would end with the loop
         await task
 
     asyncio.run(main())
