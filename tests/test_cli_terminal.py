@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,8 @@ def test_ctrl_c_ends_a_run_and_all_that_it_started(tmp_path: Path) -> None:
         assert living(pids) == []
     assert "Traceback" not in terminal.text
     assert "Exception" not in terminal.text
+    assert terminal.text.count("Interrupted: ending what runs") == 1
+    assert f"Run folder {tmp_path}/run\n" in terminal.text
     assert "What had finished is saved." in terminal.text
     assert f"{tmp_path}/run/dataset.json" in terminal.text
     assert terminal.raw.rfind(b"\x1b[?25h") > terminal.raw.rfind(b"\x1b[?25l"), "the cursor stays hidden"
@@ -179,6 +182,22 @@ def test_a_signal_ends_a_run(tmp_path: Path, number: signal.Signals) -> None:
     assert "Traceback" not in result.err
     assert "What had finished is saved." in result.out
     assert (tmp_path / "run" / "dataset.json").exists()
+
+
+def test_no_number_of_signals_hides_where_the_files_are(tmp_path: Path) -> None:
+    """They come until the command is gone; the last may meet an interpreter that is half gone."""
+    hang = named("Measure", parallel([["pid", str(tmp_path / "pid")], ["hang"]]))
+    with started(*files(tmp_path, ["a"], hang), cwd=tmp_path) as process:
+        pid_in(tmp_path / "pid")
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        result = ended(process)
+    assert result.code in (130, -signal.SIGINT)
+    assert result.err.count("Interrupted: ending what runs") == 1
+    assert "Traceback" not in result.err
+    assert f"Run folder {tmp_path}/run\n" in result.out
+    assert result.out.endswith("What had finished is saved.\n")
 
 
 def test_closing_the_window_ends_a_run(tmp_path: Path) -> None:

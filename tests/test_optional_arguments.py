@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 import pytest
@@ -94,6 +94,13 @@ def test_honoured_arguments_reach_executors(tmp_path: Path) -> None:
     given = {**GIVEN, "user_cache_dir": "/cache"}
     executor = seen(Support.HONOURED, tmp_path / "run", **given)
     assert {name: getattr(executor.info, name) for name in given} == given
+    assert executor.units[0].env == {"FRACTAL_CACHE_DIR": "/cache"}
+
+
+@pytest.mark.parametrize("folder", [Path("/cache"), PurePosixPath("/cache")])
+def test_a_cache_folder_may_be_a_path(tmp_path: Path, folder: PurePosixPath) -> None:
+    executor = seen(Support.HONOURED, tmp_path / "run", user_cache_dir=folder)
+    assert executor.info.user_cache_dir == "/cache"
     assert executor.units[0].env == {"FRACTAL_CACHE_DIR": "/cache"}
 
 

@@ -13,6 +13,7 @@ import typer
 from ..errors import FractalBackendsError, JobExecutionError, TaskExecutionError
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+_WHERE = "Where and as whom (not every backend heeds these: see info)"
 
 app = typer.Typer(
     name="fractal-backends",
@@ -155,6 +156,30 @@ def run(
             " as in 3.args_parallel.label=cells.",
         ),
     ] = None,
+    remote_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", rich_help_panel=_WHERE, help="Folder of the run on the cluster, if not RUN_DIR."
+        ),
+    ] = None,
+    cache_dir: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", rich_help_panel=_WHERE, help="The user's cache folder.")
+    ] = None,
+    slurm_user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", rich_help_panel=_WHERE, help="The user of the cluster to run as."),
+    ] = None,
+    slurm_account: Annotated[
+        str | None, typer.Option(metavar="NAME", rich_help_panel=_WHERE, help="The account that is charged.")
+    ] = None,
+    worker_init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LINES",
+            rich_help_panel=_WHERE,
+            help="Shell before the units; `@FILE` reads it from a file.",
+        ),
+    ] = None,
     no_check: Annotated[
         bool, typer.Option("--no-check", help="Do not check the arguments against the tasks' JSON Schemas.")
     ] = False,
@@ -187,6 +212,11 @@ def run(
                 last_task=last_task,
                 options=option or [],
                 overrides=set_ or [],
+                remote_dir=remote_dir,
+                cache_dir=cache_dir,
+                slurm_user=slurm_user,
+                slurm_account=slurm_account,
+                worker_init=worker_init,
                 check=not no_check,
                 dry_run=dry_run,
             )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task as BarTask, TaskID, TextColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -18,7 +22,51 @@ from .terminal import one_line
 
 COUNTS = ("done", "failed", "running", "left")
 _LINE_EVERY_S = 10.0
+_REASON_AFTER_S = 1.0
 _SHOWN_FAILURES = 5
+_SHOWN_REASONS = 5
+_KEPT_REASONS = 20
+_REASON_CHARACTERS = 100
+_OTHER_REASONS = "other reasons"
+
+
+class Waiting:
+    """What the units of a task wait for, where their backend tells."""
+
+    def __init__(self) -> None:
+        self._reasons: dict[str, str] = {}
+        self._numbers: Counter[str] = Counter()
+
+    @property
+    def reason(self) -> str:
+        """What most of them wait for; empty if none has a reason."""
+        numbers = list(self._numbers.items())  # at once: another thread draws
+        return max(numbers, key=itemgetter(1), default=("", 0))[0]
+
+    def note(self, label: str, info: str) -> None:
+        """A unit waits, for what `info` says, if it says anything."""
+        self.forget(label)
+        if not info:
+            return
+        reason = _shortened(info)
+        if reason not in self._numbers and len(self._numbers) >= _KEPT_REASONS:
+            reason = _OTHER_REASONS
+        self._reasons[label] = reason
+        self._numbers[reason] += 1
+
+    def forget(self, label: str) -> None:
+        """A unit does not wait any more."""
+        reason = self._reasons.pop(label, None)
+        if reason is not None:
+            self._numbers[reason] -= 1
+            if not self._numbers[reason]:
+                del self._numbers[reason]
+
+
+def _shortened(info: str) -> str:
+    """On one line; one object for units with the same, of which there may be many."""
+    text = one_line(info[: _REASON_CHARACTERS + 1])
+    return sys.intern(text if len(info) <= _REASON_CHARACTERS else text[:_REASON_CHARACTERS] + "…")
 
 
 class Counts:
@@ -31,6 +79,13 @@ class Counts:
     def _reset(self) -> None:
         self.total = self.done = self.failed = 0
         self.running: set[str] = set()
+        self._waiting = Waiting()
+
+    @property
+    def waiting_for(self) -> str:
+        """What most of the units that wait do so for, as `waiting: Resources`; empty if it is not known."""
+        reason = self._waiting.reason
+        return f"waiting: {reason}" if reason else ""
 
     @property
     def now(self) -> dict[str, int]:
@@ -51,10 +106,16 @@ class Counts:
     @hookimpl
     def unit_changed(self, event: UnitEvent) -> None:
         """See `ObserverHooks`."""
+        label = event.unit.label
+        if event.state is UnitState.QUEUED:
+            if label not in self.running:
+                self._waiting.note(label, event.info)
+            return
+        self._waiting.forget(label)
         if event.state is UnitState.STARTED:
-            self.running.add(event.unit.label)
+            self.running.add(label)
         elif event.outcome is not None:
-            self.running.discard(event.unit.label)
+            self.running.discard(label)
             if event.outcome.cause is Cause.DONE:
                 self.done += 1
             else:
@@ -93,10 +154,17 @@ def _count_column(name: str) -> TextColumn:
 
 
 class _BarTable(Progress):
-    """Bars with a heading, that ask for news whenever they are drawn."""
+    """Bars with a heading and a note below, that ask for news whenever they are drawn."""
 
-    def __init__(self, *columns: ProgressColumn, console: Console, update: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *columns: ProgressColumn,
+        console: Console,
+        update: Callable[[], None],
+        note: Callable[[], str],
+    ) -> None:
         self._ask = update
+        self._note = note
         super().__init__(*columns, console=console, expand=True)
 
     def make_tasks_table(self, tasks: Iterable[BarTask]) -> Table:
@@ -104,10 +172,16 @@ class _BarTable(Progress):
         self._ask()
         tasks = list(tasks)
         if hasattr(self, "live") and self.live.is_started:
-            tasks = tasks[-(self.console.height - 2) :]
+            tasks = tasks[-(self.console.height - 3) :]
         table = super().make_tasks_table(tasks)
         table.show_header = bool(table.row_count)
         return table
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See `Progress`."""
+        yield from super().get_renderables()
+        if note := self._note():
+            yield Text(note, no_wrap=True, overflow="ellipsis")
 
 
 class Bars:
@@ -124,6 +198,7 @@ class Bars:
             _TimeColumn(table_column=Column("", min_width=12)),
             console=console,
             update=self._update,
+            note=lambda: counts.waiting_for,
         )
 
     def __enter__(self) -> Self:
@@ -165,6 +240,8 @@ class Lines:
         self._counts = counts
         self._printed = time.monotonic()
         self._failures = 0
+        self._reasons: set[str] = set()
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -172,12 +249,13 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        return None
+        self._stop_timer()
 
     @hookimpl
     def task_started(self, task: TaskInfo) -> None:
         """See `ObserverHooks`."""
         self._failures = 0
+        self._reasons.clear()
         self._print(f"{_title(task)}: started")
 
     @hookimpl
@@ -188,12 +266,35 @@ class Lines:
             if self._failures <= _SHOWN_FAILURES:
                 self._print(f"{_title(task)}: unit {event.unit.label} failed: {event.outcome.cause}")
         if time.monotonic() - self._printed > _LINE_EVERY_S:
-            now = ", ".join(f"{number} {name}" for name, number in self._counts.now.items())
-            self._print(f"{_title(task)}: {now}")
+            self._print_counts(task)
+        elif event.info and self._timer is None and len(self._reasons) < _SHOWN_REASONS:
+            self._timer = threading.Timer(_REASON_AFTER_S, self._tell_reason, [task])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _tell_reason(self, task: TaskInfo) -> None:
+        """Units that wait may do so for hours, in which nothing else happens."""
+        self._timer = None
+        reason = self._counts.waiting_for
+        if reason and reason not in self._reasons:
+            self._print_counts(task)
+
+    def _print_counts(self, task: TaskInfo) -> None:
+        now = ", ".join(f"{number} {name}" for name, number in self._counts.now.items())
+        reason = self._counts.waiting_for
+        self._reasons.add(reason)
+        self._print(f"{_title(task)}: {now} ({reason})" if reason else f"{_title(task)}: {now}")
+
+    def _stop_timer(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            timer.join()
 
     @hookimpl
     def task_ended(self, task: TaskInfo, report: TaskReport) -> None:
         """See `ObserverHooks`."""
+        self._stop_timer()
         numbers = f"{report.units} units, {report.failed} failed, {report.wall_s:.1f} s"
         self._print(f"{_title(task)}: {report.status}, {numbers}")
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import time
-import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from rich.text import Text
 from ..engine.backend import Backend
 from ..engine.folder import LOG_FILE, save_dataset
 from ..engine.planning import split_command
-from ..errors import FractalBackendsError, InvalidInputError
+from ..errors import FractalBackendsError, InvalidInputError, UnsupportedArgumentError
 from ..hooks import hookimpl
 from ..interface import RunInfo
 from ..models import Dataset, Workflow, load, read_json, task_slug
@@ -50,6 +49,11 @@ class RunRequest:
     last_task: int | None
     options: list[str]
     overrides: list[str]
+    remote_dir: Path | None
+    cache_dir: Path | None
+    slurm_user: str | None
+    slurm_account: str | None
+    worker_init: str | None
     check: bool
     dry_run: bool
 
@@ -70,7 +74,7 @@ def run_workflow(request: RunRequest) -> bool:
     if isinstance(backend, Backend):
         prepared = backend.prepare(workflow, dataset, request.first_task, request.last_task)
         if request.dry_run:
-            run = RunInfo(uuid.uuid4().hex, run_dir, run_dir, _logger_name(run_dir))
+            run = backend.run_info(run_dir, _logger_name(run_dir), **optional_arguments(request))
             backend.check(run, prepared)
             show_preview(backend, prepared, run)
             return False
@@ -166,18 +170,49 @@ def _default_run_dir(workflow: Workflow) -> Path:
     return Path("runs") / f"{name[:80]}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _process(
+async def _process(
     backend: Any, request: RunRequest, workflow: Workflow, dataset: Dataset, run_dir: Path
-) -> Coroutine[Any, Any, Any]:
-    result: Coroutine[Any, Any, Any] = backend.process_workflow(
-        workflow=workflow,
-        dataset=dataset,
-        workflow_dir_local=run_dir,
-        first_task_index=request.first_task,
-        last_task_index=request.last_task,
-        logger_name=_logger_name(run_dir),
-    )
-    return result
+) -> None:
+    arguments = optional_arguments(request)
+    try:
+        await backend.process_workflow(
+            workflow=workflow,
+            dataset=dataset,
+            workflow_dir_local=run_dir,
+            first_task_index=request.first_task,
+            last_task_index=request.last_task,
+            logger_name=_logger_name(run_dir),
+            **arguments,
+        )
+    except NotImplementedError as error:  # a backend without our base class need not know our errors
+        if isinstance(error, FractalBackendsError) or not arguments:
+            raise
+        raise UnsupportedArgumentError(str(error)) from error
+
+
+def optional_arguments(request: RunRequest) -> dict[str, Any]:
+    """Those of the standard interface's optional arguments that were given."""
+    arguments = {
+        "workflow_dir_remote": request.remote_dir and request.remote_dir.absolute(),
+        "user_cache_dir": request.cache_dir and str(request.cache_dir.absolute()),
+        "slurm_user": request.slurm_user,
+        "slurm_account": request.slurm_account,
+        "worker_init": request.worker_init and _text(request.worker_init),
+    }
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _text(value: str) -> str:
+    """The text itself, or for `@FILE` that of the file. Raises InvalidInputError where it cannot be read."""
+    if not value.startswith("@"):
+        return value
+    file = Path(value[1:])
+    try:
+        return file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidInputError(f"Cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{file} is not a text file in UTF-8: {error}") from None
 
 
 def _logger_name(run_dir: Path) -> str:
@@ -185,19 +220,26 @@ def _logger_name(run_dir: Path) -> str:
 
 
 def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:
-    """Await a run; a signal to end ends it, and what it started. Raises asyncio.CancelledError then."""
+    """Await a run; a signal to end ends it, and what it started. Raises asyncio.CancelledError then.
+
+    Further signals change nothing, not even once the run has ended: where its files are is to be shown.
+    """
 
     async def main() -> None:
+        loop = asyncio.get_running_loop()
         task = asyncio.ensure_future(run)
 
         def stop() -> None:
-            task.cancel()
-            console.print("Interrupted: ending what runs…")
+            if task.cancel() and task.cancelling() == 1:
+                console.print("Interrupted: ending what runs…")
+
+        def handle(*_: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop)
 
         for number in _SIGNALS:
-            if signal.getsignal(number) is signal.SIG_IGN:
-                continue  # as nohup has it
-            asyncio.get_running_loop().add_signal_handler(number, stop)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, handle)  # the loop's own way would end with the loop
         await task
 
     asyncio.run(main())

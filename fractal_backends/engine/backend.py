@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, TaskPa
 from ..options import Options, Source
 from .folder import RunFolder
 from .parts import task_parts
-from .preparation import PreparedRun, check_arguments, heeded, prepare
+from .preparation import PreparedRun, make_run_info, prepare
 from .run import Run
 from .run_log import run_log
 
@@ -68,7 +68,7 @@ class Backend(BackendAttributes, ABC):
         first_task_index: int | None = None,
         last_task_index: int | None = None,
         logger_name: str,
-        user_cache_dir: str | None = None,
+        user_cache_dir: str | os.PathLike[str] | None = None,
         slurm_user: str | None = None,
         slurm_account: str | None = None,
         worker_init: str | None = None,
@@ -84,12 +84,10 @@ class Backend(BackendAttributes, ABC):
         UnsupportedArgumentError (a NotImplementedError) for an argument that this backend refuses;
         TaskExecutionError and JobExecutionError for what goes wrong afterwards.
         """
-        local = Path(workflow_dir_local).absolute()
-        run = RunInfo(
-            id=uuid.uuid4().hex,
-            workflow_dir_local=local,
-            workflow_dir_remote=Path(workflow_dir_remote).absolute() if workflow_dir_remote else local,
-            logger_name=logger_name,
+        info = self.run_info(
+            workflow_dir_local,
+            logger_name,
+            workflow_dir_remote=workflow_dir_remote,
             user_cache_dir=user_cache_dir,
             slurm_user=slurm_user,
             slurm_account=slurm_account,
@@ -98,13 +96,18 @@ class Backend(BackendAttributes, ABC):
         control = _Control()
 
         def work() -> RunResult:
-            info = heeded(type(self), run)
-            check_arguments(type(self), info)
             prepared = self.prepare(workflow, dataset, first_task_index, last_task_index)
             self.check(info, prepared)
             return self._run(info, prepared, control)
 
         return await _in_thread(work, control.cancel)
+
+    def run_info(self, workflow_dir_local: Path, logger_name: str, **arguments: Any) -> RunInfo:
+        """A new run with those of the optional arguments that this backend heeds, as in `process_workflow`.
+
+        Raises UnsupportedArgumentError for one that it refuses, InvalidInputError for one that is wrong.
+        """
+        return make_run_info(type(self), workflow_dir_local, logger_name, **arguments)
 
     def prepare(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,34 @@ def _with_options(
     return tasks
 
 
-def heeded(backend: type[BackendAttributes], run: RunInfo) -> RunInfo:
+def make_run_info(
+    backend: type[BackendAttributes],
+    workflow_dir_local: str | os.PathLike[str],
+    logger_name: str,
+    *,
+    workflow_dir_remote: str | os.PathLike[str] | None = None,
+    user_cache_dir: str | os.PathLike[str] | None = None,
+    **arguments: str | None,
+) -> RunInfo:
+    """A new run, with the arguments that the backend heeds.
+
+    Raises UnsupportedArgumentError for one that it refuses, InvalidInputError for one that is wrong.
+    """
+    local = Path(workflow_dir_local).absolute()
+    run = RunInfo(
+        id=uuid.uuid4().hex,
+        workflow_dir_local=local,
+        workflow_dir_remote=Path(workflow_dir_remote).absolute() if workflow_dir_remote else local,
+        logger_name=logger_name,
+        user_cache_dir=None if user_cache_dir is None else os.fspath(user_cache_dir),
+        **arguments,
+    )
+    info = _heeded(backend, run)
+    _check_arguments(backend, info)
+    return info
+
+
+def _heeded(backend: type[BackendAttributes], run: RunInfo) -> RunInfo:
     """The run without the arguments that the backend declares as ignored."""
     ignored: dict[str, Any] = {
         argument: None for argument in OPTIONAL_ARGUMENTS if backend.arguments[argument] == Support.IGNORED
@@ -131,7 +159,7 @@ def heeded(backend: type[BackendAttributes], run: RunInfo) -> RunInfo:
     return replace(run, **ignored)
 
 
-def check_arguments(backend: type[BackendAttributes], run: RunInfo) -> None:
+def _check_arguments(backend: type[BackendAttributes], run: RunInfo) -> None:
     """Raises UnsupportedArgumentError for an argument that the backend declares as refused."""
     name = backend.name.replace("_", " ").capitalize()
     for argument in OPTIONAL_ARGUMENTS:

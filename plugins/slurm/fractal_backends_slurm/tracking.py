@@ -316,8 +316,9 @@ class Tracker:
             since = time.monotonic()
             self._reasons[index] = (state.reason, since)
             handle = self.submission.handle(index)
+            info = "" if state.reason == "None" else state.reason
             for unit in left:
-                yield UnitEvent(unit, UnitState.QUEUED, handle=handle, info=state.reason)
+                yield UnitEvent(unit, UnitState.QUEUED, handle=handle, info=info)
         elif verdicts.can_never_start(state) and time.monotonic() - since > _SURE_S:
             self.hopeless.append(f"{self.submission.job}_{index}")
             info = f"SLURM says of its job that it cannot start: {state.reason}."
