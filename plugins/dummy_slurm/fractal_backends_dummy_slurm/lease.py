@@ -96,7 +96,7 @@ def _make_folder(folder: Path, mode: int) -> None:
 
 
 def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: int, keep: bool) -> None:
-    if keep:
+    if keep or config.keep:
         (folder / "keep").touch()
     config_file = folder / "config.json"
     if values or not config_file.exists():

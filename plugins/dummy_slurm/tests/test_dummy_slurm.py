@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -122,6 +123,19 @@ def test_settings_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pyte
         _run(tmp_path / "run", "/bin/true", 1)
     result = _shell("true")
     assert (result.returncode, result.stderr) == (2, message + "\n")
+
+
+def test_what_befell_jobs_and_commands_can_be_seen_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = [{"fault": "error", "nth": 1}]
+    (tmp_path / "settings.json").write_text(json.dumps({"keep": True, "faults": {"plan": plan}}))
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(tmp_path / "cluster"))
+    assert _shell("squeue --noheader").returncode == 1
+    assert "fault: error {} befalls squeue --noheader" in (tmp_path / "cluster" / "log").read_text()
+    entries = map(json.loads, (tmp_path / "cluster" / "journal").read_text().splitlines())
+    assert [entry["befell"] for entry in entries if "fault" in entry] == ["squeue --noheader"]
 
 
 def test_the_documentation_has_all_settings_and_faults() -> None:

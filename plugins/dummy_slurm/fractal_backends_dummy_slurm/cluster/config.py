@@ -97,6 +97,8 @@ class ClusterConfig:
     """How long a controller that nobody uses stays."""
     shared: bool | None = None
     """Whether other users of the machine may use it too. None: if it runs as root."""
+    keep: bool = False
+    """Whether its log and its journal stay when it ends."""
     faults: dict[str, Any] = field(default_factory=dict)
     """How it misbehaves: see `faults`."""
 
