@@ -134,6 +134,16 @@ def parent_of(pid: int) -> int:
     return 0
 
 
+def family(pid: int) -> list[int]:
+    """A process, its children, their children, and so on."""
+    everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
+    parents = {child: parent_of(child) for child in everybody}
+    found = [pid]
+    for parent in found:  # which grows
+        found += [child for child in everybody if parents[child] == parent]
+    return found
+
+
 def with_in_environment(text: str) -> dict[int, str]:
     """Living processes that have this in their environment, and their commands."""
     found, wanted = {}, f"\0{text}\0".encode()

@@ -10,6 +10,7 @@ from fractal_backends_slurm import Scheduler, SlurmBackend
 
 from fractal_backends import Options, RunInfo, TaskPart, Unit, UnitEvent, UnitExecutor
 
+from .cluster.config import ConfigError
 from .lease import Lease, configuration, default_folder
 
 
@@ -19,6 +20,14 @@ class DummySlurmBackend(SlurmBackend):
     name = "dummy_slurm"
     interface_version = 1
     description = "A pretend SLURM cluster on this machine, for trying things out and for tests"
+
+    def problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+        """See `Backend.problems`."""
+        try:
+            configuration()
+        except ConfigError as error:
+            yield from str(error).splitlines()
+        yield from super().problems(run, parts)
 
     def open(self, run: RunInfo) -> UnitExecutor:
         """See `Backend.open`."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from .cluster import START, client
-from .cluster.config import ClusterConfig, parse
+from .cluster.config import ClusterConfig, parse, read
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo", "srun", "dummyctl")
 FOLDER_VARIABLE = "DUMMY_SLURM_DIR"
@@ -39,9 +39,9 @@ def default_folder() -> Path:
 
 
 def configuration() -> dict[str, Any]:
-    """What the file that a variable names has; without one, nothing. Raises OSError, ValueError."""
+    """What the file that a variable names has; without one, nothing. Raises ConfigError."""
     path = os.environ.get(CONFIG_VARIABLE)
-    return json.loads(Path(path).read_text()) if path else {}
+    return read(path) if path else {}
 
 
 def ensure_running(
@@ -96,7 +96,7 @@ def _make_folder(folder: Path, mode: int) -> None:
 
 
 def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: int, keep: bool) -> None:
-    if keep:
+    if keep or config.keep:
         (folder / "keep").touch()
     config_file = folder / "config.json"
     if values or not config_file.exists():

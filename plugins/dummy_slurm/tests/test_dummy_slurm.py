@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from fractal_backends_dummy_slurm import Lease
 from fractal_backends_dummy_slurm.cluster.config import ClusterConfig, NodeConfig, PartitionConfig, UserLimits
 from fractal_backends_dummy_slurm.cluster.faults import COMMAND_FAULTS, JOB_FAULTS, OTHER_FAULTS
 
-from fractal_backends import TaskExecutionError, get_backend
+from fractal_backends import InvalidInputError, TaskExecutionError, get_backend
 from tests.helpers.plugins import open_folder
 from tests.helpers.processes import ROOT
 
@@ -79,12 +80,62 @@ def test_the_umask_of_a_job_outlives_the_controller(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text() == "0027\n"
 
 
-def test_wrong_settings_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "settings.json").write_text('{"nodes": [{"name": "a", "cores": 1}], "memory_kill": "x"}')
-    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+_WRONG_SETTINGS = {
+    '{"nodes": [{"name": "a", "cores": 1}], "memory_kill": "x"}': "In nodes: unknown cores.",
+    '{"nodes": [{"name": "n[1-4]", "cpus": 0}]}': "In nodes: cpus must be more than 0, not 0.",
+    '{"nodes": [{"name": "n[1-4]", "memory_mb": 0}]}': "In nodes: memory_mb must be more than 0, not 0.",
+    '{"nodes": [{"name": "n[1-4]", "cpus": "8"}]}': "In nodes: cpus must be a whole number, not '8'.",
+    '{"nodes": [{"name": "n[1-4]", "gpus": -1}]}': "In nodes: gpus cannot be negative, and is -1.",
+    '{"nodes": [{"name": "n[1-x]"}]}': "Names of nodes are like `n1`, or `n[1-4]` for several.",
+    '{"nodes": {"name": "a"}}': "In the configuration: nodes must be a list, not {'name': 'a'}.",
+    '{"users": {"ann": 3}}': "In users: expected an object, not 3.",
+    '{"kill_wait_s": -1}': "kill_wait_s cannot be negative, and is -1.",
+    '{"faults": {"plan": [{"fault": "nonsense"}]}}': "There is no fault 'nonsense'. There are: silent, ",
+    '{"faults": {"plan": [{"kind": "nonsense"}]}}': "There is no fault None. There are: silent, ",
+    '{"faults": {"seed": 1, "kinds": ["requeue", "nonsense"]}}': "There is no fault 'nonsense'.",
+    '{"faults": {"plan": [{"fault": "silent", "seconds": "x"}]}}': "seconds must be a number, not 'x'.",
+    '{"faults": {"plan": [{"fault": "vanish", "back_s": 1}]}}': "Unknown back_s. Known: on, nth, ",
+    '{"faults": {"plan": [{"fault": "silent", "on": "start"}]}}': "silent cannot come with 'start'.",
+    '{"faults": {"plan": [{"fault": "vanish", "processes": "x"}]}}': "processes is one of die, live",
+    '{"faults": {"seed": 1, "amount": 2}}': "Unknown amount. Known: seed, count, ",
+    "[]": "In the configuration: expected an object, not [].",
+    "{": "is not JSON: ",
+}
+
+
+@pytest.mark.parametrize("settings", _WRONG_SETTINGS)
+def test_wrong_settings_are_told(settings: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, cluster = tmp_path / "settings.json", tmp_path / "cluster"
+    file.write_text(settings)
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(file))
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(cluster))
+    with pytest.raises(InvalidInputError) as caught:
+        _run(tmp_path / "run", "/bin/true", 1)
+    assert str(file) in str(caught.value)
+    assert _WRONG_SETTINGS[settings] in str(caught.value)
+    assert not cluster.exists()
+
+
+def test_settings_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "none.json"))
+    message = f"{tmp_path}/none.json cannot be read: No such file or directory."
+    with pytest.raises(InvalidInputError, match=message):
+        _run(tmp_path / "run", "/bin/true", 1)
     result = _shell("true")
-    assert result.returncode == 2
-    assert "In nodes: unknown cores." in result.stderr
+    assert (result.returncode, result.stderr) == (2, message + "\n")
+
+
+def test_what_befell_jobs_and_commands_can_be_seen_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = [{"fault": "error", "nth": 1}]
+    (tmp_path / "settings.json").write_text(json.dumps({"keep": True, "faults": {"plan": plan}}))
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(tmp_path / "cluster"))
+    assert _shell("squeue --noheader").returncode == 1
+    assert "fault: error {} befalls squeue --noheader" in (tmp_path / "cluster" / "log").read_text()
+    entries = map(json.loads, (tmp_path / "cluster" / "journal").read_text().splitlines())
+    assert [entry["befell"] for entry in entries if "fault" in entry] == ["squeue --noheader"]
 
 
 def test_the_documentation_has_all_settings_and_faults() -> None:

@@ -8,7 +8,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import hostlist
+from . import checks, hostlist
+from .faults import FaultError, plan
 
 
 class ConfigError(ValueError):
@@ -96,6 +97,8 @@ class ClusterConfig:
     """How long a controller that nobody uses stays."""
     shared: bool | None = None
     """Whether other users of the machine may use it too. None: if it runs as root."""
+    keep: bool = False
+    """Whether its log and its journal stay when it ends."""
     faults: dict[str, Any] = field(default_factory=dict)
     """How it misbehaves: see `faults`."""
 
@@ -123,31 +126,39 @@ class ClusterConfig:
         return [name for name, users in self.accounts.items() if "*" in users or user in users]
 
 
-_NESTED = {"nodes": NodeConfig, "partitions": PartitionConfig}
+_NESTED: dict[str, type[NodeConfig] | type[PartitionConfig]] = {
+    "nodes": NodeConfig,
+    "partitions": PartitionConfig,
+}
 
 
-def read(path: str) -> ClusterConfig:
-    """Raises ConfigError that names all that is wrong."""
-    with open(path, encoding="utf-8") as file:
-        try:
+def read(path: str) -> dict[str, Any]:
+    """The settings in a file. Raises ConfigError that names the file, and all that is wrong."""
+    try:
+        with open(path, encoding="utf-8") as file:
             values = json.load(file)
-        except ValueError as error:
-            raise ConfigError(f"{path} is not JSON: {error}") from None
-    return parse(values)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}.") from None
+    try:
+        parse(values)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{path}: {line}" for line in str(error).splitlines())) from None
+    assert isinstance(values, dict)
+    return values
 
 
-def parse(values: dict[str, Any]) -> ClusterConfig:
+def parse(values: Any) -> ClusterConfig:
     """Raises ConfigError that names all that is wrong."""
     wrong: list[str] = []
-    for name, kind in _NESTED.items():
-        if name in values:
-            values = {**values, name: [_make(kind, item, name, wrong) for item in values[name]]}
-    if "users" in values:
-        limits = {user: _make(UserLimits, item, "users", wrong) for user, item in values["users"].items()}
-        values = {**values, "users": limits}
     config = _make(ClusterConfig, values, "the configuration", wrong)
-    if config is not None and not wrong:
-        wrong += _cross_check(config)
+    if config is not None:
+        for name, kind in _NESTED.items():
+            if name in values:
+                setattr(config, name, [_make(kind, item, name, wrong) for item in values[name]])
+        config.users = {user: _make(UserLimits, item, "users", wrong) for user, item in config.users.items()}
+        wrong += _cross_check(config) if not wrong else []
     if wrong:
         raise ConfigError("\n".join(wrong))
     assert isinstance(config, ClusterConfig)
@@ -155,7 +166,8 @@ def parse(values: dict[str, Any]) -> ClusterConfig:
 
 
 def _make(kind: type[Any], values: Any, where: str, wrong: list[str]) -> Any:
-    known = [item.name for item in dataclasses.fields(kind)]
+    """None if something is wrong with it."""
+    known = {item.name: str(item.type) for item in dataclasses.fields(kind)}
     if not isinstance(values, dict):
         wrong.append(f"In {where}: expected an object, not {values!r}.")
         return None
@@ -163,8 +175,11 @@ def _make(kind: type[Any], values: Any, where: str, wrong: list[str]) -> Any:
     if unknown:
         wrong.append(f"In {where}: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
         return None
+    problems = [checks.problem(name, value, known[name]) for name, value in values.items()]
+    found = [f"In {where}: {problem}." for problem in problems if problem is not None]
+    wrong += found
     try:
-        return kind(**values)
+        return None if found else kind(**values)
     except TypeError as error:
         wrong.append(f"In {where}: {error}.")
         return None
@@ -172,15 +187,28 @@ def _make(kind: type[Any], values: Any, where: str, wrong: list[str]) -> Any:
 
 def _cross_check(config: ClusterConfig) -> list[str]:
     wrong = []
+    try:
+        plan(config.faults)
+    except FaultError as error:
+        wrong.append(f"In faults: {error}")
+    if config.memory_kill not in ("cgroup", "poll", "none"):
+        wrong.append(f"memory_kill is one of cgroup, poll, none; not {config.memory_kill!r}.")
+    if sum(partition.default for partition in config.partitions) != 1:
+        wrong.append("Exactly one partition must be the default one.")
+    try:
+        return wrong + _check_names(config)
+    except ValueError:
+        return [*wrong, "Names of nodes are like `n1`, or `n[1-4]` for several."]
+
+
+def _check_names(config: ClusterConfig) -> list[str]:
+    """Raises ValueError where they cannot be read."""
     nodes = config.node_names()
+    wrong = [] if nodes else ["There is no node."]
     if len(set(nodes)) < len(nodes):
         wrong.append("Two nodes have one name.")
     for partition in config.partitions:
         unknown = set(config.partition_nodes(partition)) - set(nodes)
         if unknown:
             wrong.append(f"Partition {partition.name} has unknown nodes: {hostlist.compress(list(unknown))}.")
-    if sum(partition.default for partition in config.partitions) != 1:
-        wrong.append("Exactly one partition must be the default one.")
-    if config.memory_kill not in ("cgroup", "poll", "none"):
-        wrong.append(f"memory_kill is one of cgroup, poll, none; not {config.memory_kill!r}.")
     return wrong

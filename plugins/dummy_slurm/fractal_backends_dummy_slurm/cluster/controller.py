@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import jobs as states
+from . import hostlist, jobs as states
 from .arguments import Refused
 from .book import Book
 from .config import ClusterConfig
@@ -53,12 +53,11 @@ class Controller(Book):
             why = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
             refusal = failed(why, asked.options)
             raise Refused(f"sbatch: error: AssocMaxSubmitJobLimit\n{refusal.message}")
-        outgrows = self.cluster.outgrows(submission)
-        impossible = None if outgrows else self.cluster.unsatisfiable(submission)
+        impossible = self.cluster.unsatisfiable(submission)
         self.next_id += 1
         if "test-only" in asked.options:
-            can_start = impossible is None and not outgrows
-            raise Refused(self._test_only(submission, can_start), 0 if can_start else 1)
+            partition = self.cluster.fitting(submission)
+            raise Refused(self._test_only(submission, partition), 1 if partition is None else 0)
         submission.script = os.path.join(self.folder, "scripts", f"{submission.id}-{time.time_ns()}")
         with open(submission.script, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(asked.script)
@@ -68,14 +67,14 @@ class Controller(Book):
             raise Refused(impossible + refusal.message)
         return submission
 
-    def _test_only(self, submission: Submission, can_start: bool) -> str:
-        if not can_start:
+    def _test_only(self, submission: Submission, partition: str | None) -> str:
+        if partition is None:
             return "allocation failure: Requested node configuration is not available\n"
         when = time.strftime("%Y-%m-%dT%H:%M:%S")
-        names = [node.name for node in self.cluster.members(submission.partition)][: submission.nodes]
+        names = [node.name for node in self.cluster.members(partition)][: submission.nodes]
         return (
             f"sbatch: Job {submission.id} to start at {when} using {submission.all_cpus} processors"
-            f" on nodes {','.join(names)} in partition {submission.partition}\n"
+            f" on nodes {hostlist.compress(names)} in partition {partition}\n"
         )
 
     def _accept(self, submission: Submission, impossible: bool) -> None:
@@ -88,6 +87,7 @@ class Controller(Book):
             submission.waiting = []
             self.add(job)
             if impossible:
+                job.partition = submission.partitions[-1]
                 self.end(job, states.FAILED, "BadConstraints")
             self.save(job)
 
@@ -124,8 +124,9 @@ class Controller(Book):
 
     # Starting and ending
 
-    def start(self, job: Job, asked: Submission, nodes: list[str], key: str) -> None:
-        """On nodes that were taken for it under this key."""
+    def start(self, job: Job, asked: Submission, partition: str, nodes: list[str], key: str) -> None:
+        """On nodes of a partition that were taken for it under this key."""
+        job.partition = partition
         job.state, job.reason, job.nodes, job.spool = states.RUNNING, "None", nodes, key
         job.started, job.ended, job.begin, job.cancelled_by = time.time(), None, None, None
         job.code = job.signal = 0
@@ -134,7 +135,7 @@ class Controller(Book):
         self._limit_time(job, asked)
 
     def _limit_time(self, job: Job, asked: Submission) -> None:
-        limits = [asked.minutes, self.cluster.partitions[asked.partition].max_minutes]
+        limits = [asked.minutes, self.cluster.partitions[job.partition].max_minutes]
         minutes = next((limit for limit in limits if limit is not None), None)
         if minutes is not None and job.started is not None:
             key = job.spool
@@ -219,6 +220,7 @@ class Controller(Book):
             self.node_side.tell(job.spool, do="terminate", why=why)
         job.restarts += 1
         job.state, job.reason, job.nodes, job.started, job.spool = states.PENDING, reason, [], None, ""
+        job.partition = ""
         self.save(job)
         job.begin = time.time() + self.config.requeue_delay_s
         job.reason = "BeginTime"

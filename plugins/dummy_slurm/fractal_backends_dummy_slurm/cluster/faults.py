@@ -12,6 +12,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
+from .checks import problem
+
 COMMAND_FAULTS = {
     "silent": "squeue",
     "rubbish": "squeue",
@@ -38,6 +40,19 @@ _CHOICES: dict[str, list[dict[str, Any]]] = {
     "late_receipts": [{"seconds": 0.5}],
     "accounting_lag": [{"seconds": 1.0}],
 }
+_RANDOM = {"seed": "int", "count": "int", "kinds": "list[str] | None", "within": "int", "span_s": "float"}
+_COMMON = {"on": "str", "nth": "int", "times": "int", "after_s": "float"}
+_VALUES = {
+    "silent": {"seconds": "float"},
+    "lost_answer": {"seconds": "float"},
+    "vanish": {"processes": "str"},
+    "node_down": {"processes": "str", "back_s": "float"},
+    "late_receipts": {"seconds": "float"},
+    "restart": {"forget_s": "float", "down_s": "float"},
+    "accounting_lag": {"seconds": "float"},
+}
+"""What may be said of a fault besides, and what that is."""
+_EVENTS = ("start", "sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
 
 
 class FaultError(ValueError):
@@ -59,20 +74,40 @@ class Fault:
 def plan(values: dict[str, Any]) -> list[Fault]:
     """What the configuration says. Raises FaultError."""
     if "seed" in values:
+        _check(values, _RANDOM)
         return _at_random(**values)
+    _check(values, {"plan": "list[Any]"})
     return [_read(item) for item in values.get("plan", [])]
 
 
-def _read(item: dict[str, Any]) -> Fault:
+def _check(values: dict[str, Any], known: dict[str, str]) -> None:
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise FaultError(f"Unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
+    for name, value in values.items():
+        if found := problem(name, value, known[name]):
+            raise FaultError(f"{found}.")
+
+
+def _must_be_known(kind: Any) -> None:
+    known = [*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS]
+    if kind not in known:
+        raise FaultError(f"There is no fault {kind!r}. There are: {', '.join(known)}.")
+
+
+def _read(item: Any) -> Fault:
+    if not isinstance(item, dict):
+        raise FaultError(f"A fault is an object, not {item!r}.")
     rest = dict(item)
     kind = rest.pop("fault", None)
-    if kind in COMMAND_FAULTS:
-        on = rest.pop("on", COMMAND_FAULTS[kind])
-    elif kind in JOB_FAULTS or kind in OTHER_FAULTS:
-        on = rest.pop("on", "start")
-    else:
-        known = ", ".join([*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS])
-        raise FaultError(f"There is no fault {kind!r}. There are: {known}.")
+    _must_be_known(kind)
+    values = _VALUES.get(kind, {})
+    _check(rest, {**_COMMON, **values})
+    if rest.get("processes", "die") not in ("die", "live"):
+        raise FaultError(f"processes is one of die, live; not {rest['processes']!r}.")
+    on = rest.pop("on", COMMAND_FAULTS.get(kind, "start"))
+    if on not in _EVENTS or (on == "start" and kind in COMMAND_FAULTS):
+        raise FaultError(f"{kind} cannot come with {on!r}. Events: {', '.join(_EVENTS)}.")
     return Fault(
         kind, on, int(rest.pop("nth", 1)), int(rest.pop("times", 1)), float(rest.pop("after_s", 0.0)), rest
     )
@@ -83,6 +118,8 @@ def _at_random(
 ) -> list[Fault]:
     dice = random.Random(seed)  # noqa: S311
     kinds = kinds or [*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS]
+    for kind in kinds:
+        _must_be_known(kind)
     faults = []
     for kind in dice.sample(kinds, min(count, len(kinds))):
         item: dict[str, Any] = {"fault": kind, **dice.choice(_CHOICES.get(kind, [{}]))}

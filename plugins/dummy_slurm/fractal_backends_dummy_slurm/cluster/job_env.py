@@ -53,7 +53,7 @@ def _about(job: Job, asked: Submission, cluster_name: str) -> dict[str, str]:
         "SLURM_JOB_ID": str(job.id),
         "SLURM_JOB_NODELIST": nodes,
         "SLURM_JOB_NUM_NODES": str(asked.nodes),
-        "SLURM_JOB_PARTITION": asked.partition,
+        "SLURM_JOB_PARTITION": job.partition,
         "SLURM_JOB_QOS": asked.qos,
         "SLURM_JOB_UID": str(asked.uid),
         "SLURM_JOB_USER": asked.user,

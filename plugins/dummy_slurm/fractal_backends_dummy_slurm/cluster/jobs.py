@@ -64,6 +64,7 @@ class Submission:
     comment: str | None = None
     account: str | None = None
     partition: str = ""
+    """One, or several with commas: the first that can run the job does."""
     qos: str = "normal"
     stdout: str = ""
     stderr: str = ""
@@ -99,6 +100,11 @@ class Submission:
     """Of those that waited when all of them were cancelled."""
     cancelled_by: int | None = None
     ended: float | None = None
+
+    @property
+    def partitions(self) -> list[str]:
+        """By name."""
+        return self.partition.split(",")
 
     @property
     def cpus(self) -> int:
@@ -138,6 +144,8 @@ class Job:
     begin: float | None = None
     held: str | None = None
     cancelled_by: int | None = None
+    partition: str = ""
+    """Where it runs or ran, of those that were asked for."""
     spool: str = ""
     """The name of the folder of the run under way."""
 

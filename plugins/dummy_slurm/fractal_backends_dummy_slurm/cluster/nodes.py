@@ -77,38 +77,53 @@ class Cluster:
         """A partition's nodes."""
         return self._members[partition if isinstance(partition, str) else partition.name]
 
-    def outgrows(self, asked: Submission) -> bool:
-        """Whether it wants more cpus than its whole partition has, for which sbatch does not refuse it."""
-        return asked.all_cpus > sum(node.cpus for node in self.members(asked.partition))
+    def outgrows(self, asked: Submission, partition: str) -> bool:
+        """Whether it wants more cpus than a whole partition has, for which sbatch does not refuse it."""
+        return asked.all_cpus > sum(node.cpus for node in self.members(partition))
 
     def unsatisfiable(self, asked: Submission) -> str | None:
-        """Why not even empty nodes would do, as sbatch says it before it says that they are not available."""
-        nodes = self._candidates(asked)
+        """Why no partition's nodes would do, were they empty, as sbatch says it before its other words."""
+        names = [name for name in asked.partitions if not self.outgrows(asked, name)]
+        problems = [self._unsatisfiable(asked, name) for name in names]
+        return None if None in problems or not problems else problems[-1]
+
+    def fitting(self, asked: Submission) -> str | None:
+        """The first partition whose nodes would do if they were empty."""
+        for name in asked.partitions:
+            enough = len(self._able(asked, name)) >= asked.nodes
+            if enough and not self.outgrows(asked, name):
+                return name
+        return None
+
+    def _unsatisfiable(self, asked: Submission, partition: str) -> str | None:
+        nodes = self._candidates(asked, partition)
         if not any(node.memory >= asked.memory for node in nodes):
             return "sbatch: error: Memory specification can not be satisfied\n"
         if not any(node.cpus >= asked.cpus for node in nodes):
             return "sbatch: error: CPU count per node can not be satisfied\n"
-        needed = min(asked.nodes, len(self.members(asked.partition)))
-        return "" if len(self._able(asked)) < needed else None
+        needed = min(asked.nodes, len(self.members(partition)))
+        return "" if len(self._able(asked, partition)) < needed else None
 
-    def able(self, asked: Submission) -> list[str]:
+    def able(self, asked: Submission, partition: str) -> list[str]:
         """The nodes that are big enough."""
-        return [node.name for node in self._able(asked)]
+        return [node.name for node in self._able(asked, partition)]
 
-    def _able(self, asked: Submission) -> list[Node]:
+    def _able(self, asked: Submission, partition: str) -> list[Node]:
         return [
             node
-            for node in self._candidates(asked)
+            for node in self._candidates(asked, partition)
             if (not asked.nodelist or node.name in asked.nodelist)
             and _fits(asked, (node.cpus, node.memory, node.gpus))
         ]
 
-    def place(self, asked: Submission, key: str, reserved: set[str]) -> tuple[list[Node], str]:
-        """Nodes where the job can start now, the first that fit; else why there are none.
+    def place(
+        self, asked: Submission, partition: str, key: str, reserved: set[str]
+    ) -> tuple[list[Node], str]:
+        """A partition's nodes where the job can start now, the first that fit; else why there are none.
 
         `reserved`: nodes that others wait for.
         """
-        up = [node for node in self._able(asked) if node.state == "UP"]
+        up = [node for node in self._able(asked, partition) if node.state == "UP"]
         if len(up) < asked.nodes:
             away = hostlist.compress([node.name for node in self.nodes.values() if node.state != "UP"])
             return [], f"ReqNodeNotAvail, UnavailableNodes:{away}"
@@ -122,10 +137,10 @@ class Cluster:
             node.used[key] = (asked.cpus, memory, asked.gpus)
         return chosen, ""
 
-    def _candidates(self, asked: Submission) -> list[Node]:
+    def _candidates(self, asked: Submission, partition: str) -> list[Node]:
         return [
             node
-            for node in self.members(asked.partition)
+            for node in self.members(partition)
             if node.name not in asked.exclude and _has_features(node, asked.features)
         ]
 

@@ -63,6 +63,11 @@ class Record:
         return f"{self.submission.id}_{self.index}" if single else f"{self.submission.id}_[{self.index}]"
 
     @property
+    def partition(self) -> str:
+        """Where it runs or ran; before, all that were asked for."""
+        return (self.job.partition if self.job else "") or self.submission.partition
+
+    @property
     def nodes(self) -> str:
         """Where it runs or ran."""
         return hostlist.compress(self.job.nodes) if self.job is not None else ""

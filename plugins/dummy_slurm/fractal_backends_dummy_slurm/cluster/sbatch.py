@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from . import arrays, hostlist, times
 from .arguments import Grammar, Refused
-from .config import ClusterConfig, PartitionConfig
+from .config import ClusterConfig
 from .jobs import Submission
 
 _Value = TypeVar("_Value")
@@ -213,8 +213,7 @@ class Reader:
         return int(last) if last.isdecimal() else 1
 
     def _places(self, result: Submission) -> None:
-        partition = self._partition()
-        result.partition = partition.name
+        result.partition = self._partition()
         known = self._config.node_names()
         result.nodelist = hostlist.expand(self.options.get("nodelist", ""))
         result.exclude = hostlist.expand(self.options.get("exclude", ""))
@@ -226,13 +225,19 @@ class Reader:
         if result.features and not set(result.features.replace("|", "&").split("&")) <= features:
             raise failed("Invalid feature specification", self.options)
 
-    def _partition(self) -> PartitionConfig:
-        name = self.options.get("partition")
-        for partition in self._config.partitions:
-            if partition.name == name or (name is None and partition.default):
-                return partition
-        error = failed("Invalid partition name specified", self.options)
-        raise Refused(f"sbatch: error: invalid partition specified: {name}\n{error.message}")
+    def _partition(self) -> str:
+        """One, or several with commas."""
+        known = {partition.name: partition for partition in self._config.partitions}
+        asked = self.options.get("partition")
+        if asked is None:
+            return next(name for name, partition in known.items() if partition.default)
+        names = [name for name in asked.split(",") if name]
+        unknown = [name for name in names if name not in known]
+        if unknown or not names:
+            wrong = unknown[0] if unknown else "(null)"
+            error = failed("Invalid partition name specified", self.options)
+            raise Refused(f"sbatch: error: invalid partition specified: {wrong}\n{error.message}")
+        return ",".join(dict.fromkeys(names))
 
     def _account(self, user: str) -> str | None:
         asked = self.options.get("account")

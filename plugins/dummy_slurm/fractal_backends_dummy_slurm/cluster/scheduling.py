@@ -66,33 +66,50 @@ class Scheduler:
         submission.dependency_shown = shown
         if state != "met":
             return "Dependency" if state == "waits" else "DependencyNeverSatisfied"
-        if self._controller.cluster.outgrows(submission):
+        limits = [self._limit(submission, name) for name in submission.partitions]
+        if None not in limits:
+            return limits[0]
+        most_jobs = self._controller.config.limits_of(submission.user).max_jobs
+        if most_jobs is not None and self._controller.running_of(submission.user) >= most_jobs:
+            return "AssocMaxJobsLimit"
+        return None
+
+    def _limit(self, submission: Submission, name: str) -> str | None:
+        """What a partition does not allow."""
+        if self._controller.cluster.outgrows(submission, name):
             return "PartitionConfig"
-        partition = self._controller.cluster.partitions[submission.partition]
+        partition = self._controller.cluster.partitions[name]
         limit = partition.max_minutes
         if limit is not None and submission.minutes is not None and submission.minutes > limit:
             return "PartitionTimeLimit"
         most = partition.max_nodes or len(self._controller.cluster.members(partition))
         if submission.nodes > most:
             return "PartitionNodeLimit"
-        most_jobs = self._controller.config.limits_of(submission.user).max_jobs
-        if most_jobs is not None and self._controller.running_of(submission.user) >= most_jobs:
-            return "AssocMaxJobsLimit"
         return None
 
     def _start(self, submission: Submission, job: Job | None) -> str | None:
-        """A job, or the next task of an array. Returns why not."""
-        reserved = self._reserved.setdefault(submission.partition, set())
-        controller = self._controller
-        if time.time() < submission.submitted + controller.config.start_delay_s:
+        """A job, or the next task of an array, in the first partition that can run it. Returns why not."""
+        if time.time() < submission.submitted + self._controller.config.start_delay_s:
             return "None"
+        reasons = []
+        for name in submission.partitions:
+            if self._limit(submission, name) is None:
+                reason = self._start_in(name, submission, job)
+                if reason is None:
+                    return None
+                reasons.append(reason)
+        return next((reason for reason in reasons if reason in ("Resources", "Priority")), reasons[0])
+
+    def _start_in(self, partition: str, submission: Submission, job: Job | None) -> str | None:
+        reserved = self._reserved.setdefault(partition, set())
+        controller = self._controller
         key = f"{job.id if job else submission.id}-{time.time_ns()}"
-        nodes, reason = controller.cluster.place(submission, key, reserved)
+        nodes, reason = controller.cluster.place(submission, partition, key, reserved)
         if not nodes:
             if reason == "Resources":
-                reserved.update(controller.cluster.able(submission))
+                reserved.update(controller.cluster.able(submission, partition))
             return reason
         if job is None:
             job = controller.split(submission, submission.waiting[0])
-        controller.start(job, submission, [node.name for node in nodes], key)
+        controller.start(job, submission, partition, [node.name for node in nodes], key)
         return None

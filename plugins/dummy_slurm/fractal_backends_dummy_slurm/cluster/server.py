@@ -50,7 +50,7 @@ class Server:
         self.folder = folder
         self._lock = lock
         self._log = os.open(f"{folder}/log", os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.config = configuration.read(f"{folder}/config.json")
+        self.config = configuration.parse(configuration.read(f"{folder}/config.json"))
         self.timers = Timers()
         self._poll = select.poll()
         self._clients: dict[int, socket.socket] = {}

@@ -8,7 +8,15 @@ from tests.helpers.slurm_fixtures import Same
 from tests.helpers.slurm_sites import ACCOUNTED, Answer, Site
 
 _SCRIPT = "#!/bin/sh\ntrue\n"
-_UNKNOWN = ["--partition=nope", "--account=nope", "--constraint=nope", "--nodelist=nope", "--exclude=nope"]
+_UNKNOWN = [
+    "--partition=nope",
+    "--partition=main,nope",
+    "--partition=",
+    "--account=nope",
+    "--constraint=nope",
+    "--nodelist=nope",
+    "--exclude=nope",
+]
 _TOO_MUCH = [
     "--mem=99999999",
     "--cpus-per-task=9",
@@ -18,6 +26,7 @@ _TOO_MUCH = [
     "--constraint=gpu --gres=gpu:1 --nodes=2",
     "--gres=nope:1",
     "--array=0-1001",
+    "--partition=small,main --cpus-per-task=9",
 ]
 _MALFORMED = [
     "--array=x",
@@ -35,6 +44,9 @@ _TRIED_ONLY = [
     "--test-only",
     "--test-only --parsable --array=0-99",
     "--test-only --partition=nope",
+    "--test-only --partition=main,nope",
+    "--test-only --partition=small,main --nodes=2",
+    "--test-only --partition=small --nodes=2",
     "--test-only --cpus-per-task=99",
     "--test-only --mem=99999999",
 ]

@@ -90,6 +90,28 @@ def test_options(same: Same) -> None:
 
 
 @pytest.mark.slurm(ACCOUNTED)
+def test_several_partitions(same: Same) -> None:
+    options = [f"--partition=small,main {each}".split() for each in ("", "--nodes=2", "--time=10")]
+
+    def queue(site: Site, job: str, *words: str) -> str:
+        rows = ("squeue", "--noheader", "--states=all", "--format=%i %P", f"--jobs={job}")
+        return site.call(*rows, *words).out
+
+    def scenario(site: Site) -> list[Any]:
+        seen: list[Any] = []
+        for each in [["--partition=main,,small,"], *options]:  # each where all is free
+            job = site.submit("echo $SLURM_JOB_PARTITION", *each)
+            seen += [site.ended({"": job}), queue(site, job)]
+        held = site.submit("true", "--hold", "--partition=small,main")
+        words: tuple[list[str], ...] = ([], ["--partition=main"], ["--partition=nope"])
+        seen += [queue(site, held, *each) for each in words]
+        site.call("scancel", held)
+        return seen
+
+    same(scenario)
+
+
+@pytest.mark.slurm(ACCOUNTED)
 def test_environments(same: Same, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BAR", "from outside")
     script = 'echo "[$FOO] [$BAR] [$HOME] [$SLURM_EXPORT_ENV]"; env | grep -c "^SLURM_SUBMIT_DIR="'

@@ -79,6 +79,7 @@ def _of_row(row: Row) -> _Values:
     killed = row.state in (CANCELLED, "TIMEOUT", "NODE_FAIL", "REQUEUED")
     return {
         **_of_submission(row.submission),
+        "partition": job.partition or row.submission.partition,
         "jobid": job.name,
         "jobidraw": str(job.id),
         "state": state,

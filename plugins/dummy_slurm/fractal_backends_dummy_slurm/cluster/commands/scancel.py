@@ -59,7 +59,7 @@ def _matches(record: Record, options: dict[str, str], caller: Caller) -> bool:
         "jobname": asked.name,
         "user": asked.user,
         "account": asked.account,
-        "partition": asked.partition,
+        "partition": record.partition,
         "state": record.shown_state,
     }
     if "me" in options and asked.uid != caller.uid:

@@ -59,7 +59,7 @@ def _job(controller: Controller, record: Record) -> _Lines:
         [f"Requeue={int(asked.requeue)}", f"Restarts={job.restarts if job else 0}", "BatchFlag=1", "Reboot=0",
          f"ExitCode={job.code if job else 0}:{job.signal if job else 0}"],
         *_job_times(record),
-        [f"Partition={asked.partition}", "AllocNode:Sid=localhost:1"],
+        [f"Partition={record.partition}", "AllocNode:Sid=localhost:1"],
         [f"ReqNodeList={hostlist.compress(asked.nodelist) or '(null)'}",
          f"ExcNodeList={hostlist.compress(asked.exclude) or '(null)'}"],
         [f"NodeList={record.nodes}"],

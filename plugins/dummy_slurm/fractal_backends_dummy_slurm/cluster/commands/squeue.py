@@ -57,7 +57,7 @@ _VALUES: dict[str, tuple[str, Callable[[Record], str]]] = {
     "j": ("NAME", lambda record: record.submission.name),
     "u": ("USER", lambda record: record.submission.user),
     "U": ("UID", lambda record: str(record.submission.uid)),
-    "P": ("PARTITION", lambda record: record.submission.partition),
+    "P": ("PARTITION", lambda record: record.partition),
     "a": ("ACCOUNT", lambda record: record.submission.account or "(null)"),
     "q": ("QOS", lambda record: record.submission.qos),
     "k": (
@@ -92,10 +92,8 @@ def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, 
         if states is not None and record.shown_state not in states:
             continue
         asked = record.submission
-        if all(
-            allowed is None or value in allowed
-            for allowed, value in ((only, asked.name), (users, asked.user), (partitions, asked.partition))
-        ):
+        among = [(only, [asked.name]), (users, [asked.user]), (partitions, record.partition.split(","))]
+        if all(allowed is None or set(values) & set(allowed) for allowed, values in among):
             lines.append(_line(options, record))
     return "".join(line + "\n" for line in lines), ""
 
