@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from . import machine
 from .lab import SETTINGS, LabError, SlurmLab
+from .processes import end_family
 from .settings import MemoryKill, Settings
 
 FOLDER = Path("/tmp/slurm-lab")
 """Where other users may go."""
+_PATIENCE_S = 5.0
+"""How long a command may take to end."""
 
 
 def main() -> None:
@@ -77,8 +82,26 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    """A signal ends the command, or its start, and in any case the lab is stopped in order."""
+    came: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda number, _: came.append(number))
     with SlurmLab(_settings(arguments)) as lab:
-        return subprocess.call(arguments.command, env={**os.environ, **lab.env})
+        code = 0 if came else _call(arguments.command, lab, came)
+    return 128 + came[0] if came else code
+
+
+def _call(command: list[str], lab: SlurmLab, came: list[int]) -> int:
+    process = subprocess.Popen(command, env={**os.environ, **lab.env})
+    try:
+        while process.poll() is None and not came:
+            time.sleep(0.05)
+    finally:
+        if process.returncode is None:
+            end_family(process.pid, _PATIENCE_S)
+    code = process.wait()
+    return code if code >= 0 else 128 - code
 
 
 def _start(arguments: argparse.Namespace) -> None:

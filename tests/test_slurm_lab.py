@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from conftest import eventually
 from slurm_lab import RUNNER, USERS, MemoryKill, Settings, SlurmLab, why_not
 from slurm_lab.fixtures import Labs
+from slurm_lab.processes import with_in_environment
 from slurm_lab.settings import CGROUPS
 from tests.helpers.processes import ROOT
 
@@ -155,3 +158,45 @@ def test_a_lab_for_one_command() -> None:
     run = [sys.executable, "-m", "slurm_lab", "run", "--nodes", "2", "--", *command]
     ended = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (ended.returncode, ended.stdout.strip()) == (3, "2"), ended.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["term", "hup"])
+def test_a_signal_ends_the_command_and_the_lab(number: signal.Signals) -> None:
+    if (reason := why_not()) is not None:
+        pytest.skip(f"no SLURM: {reason}")
+    command = ["sh", "-c", "echo $SLURM_CONF; sh -c 'sleep 300; true'; true"]
+    run = [sys.executable, "-m", "slurm_lab", "run", "--nodes", "1", "--", *command]
+    with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, text=True) as lab:
+        assert lab.stdout is not None
+        conf = Path(lab.stdout.readline().strip())
+        lab.send_signal(number)
+        lab.send_signal(number)
+        assert lab.wait(60) == 128 + number
+    assert _using(conf) == []
+    assert not conf.parent.parent.exists()
+
+
+def _using(conf: Path) -> list[str]:
+    """Commands of processes that belong to a lab, its daemons too."""
+    return list(with_in_environment(f"SLURM_CONF={conf}").values())
+
+
+def test_a_signal_while_a_lab_starts() -> None:
+    if (reason := why_not()) is not None:
+        pytest.skip(f"no SLURM: {reason}")
+    run = [sys.executable, "-m", "slurm_lab", "run", "--nodes", "1", "--", "echo", "hello"]
+    with subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, text=True) as lab:
+        assert eventually(lambda: _folders_of(lab.pid) != [])
+        (folder,) = _folders_of(lab.pid)
+        lab.send_signal(signal.SIGTERM)
+        out, _ = lab.communicate(timeout=60)
+    assert (lab.returncode, out, folder.exists()) == (128 + signal.SIGTERM, "", False)
+
+
+def _folders_of(pid: int) -> list[Path]:
+    """Of labs that belong to a process."""
+    owners = []
+    for file in Path("/tmp").glob("slurm-lab-*/owner"):
+        with suppress(OSError):  # others stop theirs
+            owners += [file.parent] if file.read_text().startswith(f"{pid} ") else []
+    return owners
