@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import machine
 from .lab import SETTINGS, LabError, SlurmLab
-from .processes import end, family
+from .processes import end_family
 from .settings import MemoryKill, Settings
 
 FOLDER = Path("/tmp/slurm-lab")
@@ -99,7 +99,7 @@ def _call(command: list[str], lab: SlurmLab, came: list[int]) -> int:
             time.sleep(0.05)
     finally:
         if process.returncode is None:
-            end(family(process.pid), _PATIENCE_S)
+            end_family(process.pid, _PATIENCE_S)
     code = process.wait()
     return code if code >= 0 else 128 - code
 

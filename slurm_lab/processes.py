@@ -107,6 +107,7 @@ def _signal(pids: list[int], number: signal.Signals, wait_s: float) -> list[int]
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
+            os.kill(pid, signal.SIGCONT)
     with suppress(LabError):
         eventually(lambda: not any(map(command_line, pids)), wait_s, "")
     return [pid for pid in pids if command_line(pid)]
@@ -134,7 +135,18 @@ def parent_of(pid: int) -> int:
     return 0
 
 
-def family(pid: int) -> list[int]:
+def end_family(pid: int, patience_s: float) -> None:
+    """End a process and all below it. They are stopped first: none may start another one meanwhile."""
+    found: list[int] = []
+    while new := [member for member in _family(pid) if member not in found]:
+        for member in new:
+            with suppress(ProcessLookupError):
+                os.kill(member, signal.SIGSTOP)
+        found += new
+    end(found, patience_s)
+
+
+def _family(pid: int) -> list[int]:
     """A process, its children, their children, and so on."""
     everybody = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
     parents = {child: parent_of(child) for child in everybody}
