@@ -15,8 +15,8 @@ from ..sbatch import Caller
 GRAMMAR = Grammar(
     "sinfo",
     "format partition nodes states",
-    "all noheader Node exact version",
-    "a=all h=noheader N=Node o=format p=partition n=nodes t=states e=exact",
+    "noheader Node exact version",
+    "h=noheader N=Node o=format p=partition n=nodes t=states e=exact",
 )
 _FORMAT = "%9P %.5a %.10l %.6D %.6t %N"
 _FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
