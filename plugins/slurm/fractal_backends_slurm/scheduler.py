@@ -175,7 +175,7 @@ class Scheduler:
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""
         values = self._config()
-        command = [self._path("sinfo"), "--all", "--noheader", "--format=%P|%c|%m|%l"]
+        command = [self._path("sinfo"), "--noheader", "--format=%P|%c|%m|%l"]
         rows = _rows(self._run([*command, *([f"--partition={partition}"] if partition else [])]), 4)
         if partition is None:
             rows = [row for row in rows if row[0].endswith("*")] or rows

@@ -70,6 +70,8 @@ class Tracker:
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
         self._suspects: dict[str, float] = {}
         """Units that failed for want of the scheduler's word on why, and since when."""
+        self._survived: set[str] = set()
+        """Those of them whose job was seen to run on."""
         self._ending: list[_Ending] = []
         self._words: dict[tuple[str, int], _Word] = {}
         self._reasons: dict[int, tuple[str, float]] = {}
@@ -254,15 +256,18 @@ class Tracker:
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
             decided = is_newer and note.end.oom_kills == 0
+            if is_newer:
+                self._survived.add(unit.label)
         else:
             decided = is_newer or state.state in verdicts.ENDED_FROM_OUTSIDE
         if not decided:
             return
         state = self._in_full(job, index, state)
         if state is None or not state.may_change or waited > _LATE_S:
-            words = self._place.text(self.submission.folder / f"{job}_{index}.out")
             went_on = self._went_on(note, note.end, index)
-            outcome = verdicts.of_end_and_state(note, note.end, state, words, went_on=went_on)
+            words = "" if went_on else self._place.text(self.submission.folder / f"{job}_{index}.out")
+            lived_on = unit.label in self._survived
+            outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
             self._end(unit, outcome, note.end.has_output)
 
     def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: _Word) -> None:

@@ -68,19 +68,19 @@ def of_end(note: Note, end: End, limit_s: int | None, *, is_last: bool) -> Outco
 
 
 def of_end_and_state(
-    note: Note, end: End, state: JobState | None, words: str = "", *, went_on: bool = False
+    note: Note, end: End, state: JobState | None, words: str = "", *, lived_on: bool = False
 ) -> Outcome:
     """The verdict on a command that failed, with what became of its array task, and SLURM's words on that.
 
-    `went_on`: the array task started another unit after this end, which was then no part of its own.
+    `lived_on`: the array task was seen to run after this end, which was then no part of its own.
     """
     said = state.state if state is not None else ""
     # What was lost with its node wrote no end.
     if state is not None and said in _OF_STATE and said not in _NODE_LOST:
-        if went_on and said != "OUT_OF_MEMORY":
+        if lived_on and said != "OUT_OF_MEMORY":
             return _exited(note, end)
         return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
-    if _was_ended(end) and not went_on and _MEMORY.search(words):
+    if _was_ended(end) and _MEMORY.search(words):
         info = f"SLURM ended its job on {note.host}.{_said(words)}"
         return _measured(Outcome(Cause.OUT_OF_MEMORY, info), end)
     return _exited(note, end)

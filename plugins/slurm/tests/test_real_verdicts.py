@@ -9,7 +9,7 @@ import pytest
 from conftest import eventually
 from fractal_backends import Cause, InvalidInputError, UnitState
 from slurm_lab import MemoryKill, Settings, SlurmLab
-from tests.helpers.slurm_runs import HOG, SLOW_HOG, StartRun
+from tests.helpers.slurm_runs import HOG, SLOW_HOG, StartRun, until_asked_again
 
 CGROUP = pytest.mark.slurm(Settings(memory_kill=MemoryKill.CGROUP))
 POLL = pytest.mark.slurm(Settings(memory_kill=MemoryKill.POLL))
@@ -93,6 +93,7 @@ def test_a_unit_that_failed_before_its_job_was_ended(start_run: StartRun, slurm_
     run = start_run({"bad": "exit 3", "killed": "kill -9 $$", "b": "sleep 300", "c": "exit 0"}, TOGETHER)
     job = run.place_of("b")[1].partition("_")[0]
     assert eventually(lambda: "bad" in run.outcomes, 30), run.story()
+    until_asked_again(slurm_lab)
     slurm_lab.run("scancel", job)
     run.must_end(60, bad=Cause.TASK_ERROR, killed=Cause.KILLED, b=Cause.CANCELLED, c=Cause.CANCELLED)
 
