@@ -21,7 +21,7 @@ _GONE = re.compile(r"invalid job id", re.IGNORECASE)
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
 _QUEUE_FORMAT = "|".join(_QUEUE_FIELDS)
 _NOT_FOR_COMMANDS = re.compile(
-    r"SLURM_(?!CONF$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT|IGNORE_PBS|TEST_ONLY)$"
+    r"SLURM_(?!CONF$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT)$"
 )
 """Settings of a job that the runner may be, and of a person who asks for a part of what there is."""
 

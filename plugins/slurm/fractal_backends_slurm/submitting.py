@@ -151,8 +151,7 @@ class Submitter:
 
 def _words_file(folder: Path) -> str:
     """Where SLURM's own words on an array task go, next to its receipts."""
-    if "\\" in str(
-        folder
-    ):  # has to be doubled, and keeps SLURM from seeing patterns: one file must do for all
-        return str(folder).replace("\\", "\\\\") + "/job.out"
-    return str(folder).replace("%", "%%") + "/%A_%a.out"
+    path = str(folder)
+    if "\\" in path:  # has to be doubled, and keeps SLURM from seeing patterns: one file must do for all
+        return path.replace("\\", "\\\\") + "/job.out"
+    return path.replace("%", "%%") + "/%A_%a.out"
