@@ -36,7 +36,7 @@ def runs(request: pytest.FixtureRequest) -> dict[int, dict[str, Any]]:
 
 @pytest.mark.soak
 @pytest.mark.long
-@pytest.mark.timeout(1200)  # the first one waits for all runs
+@pytest.mark.timeout(1800)  # the first one waits for all runs
 @pytest.mark.parametrize("seed", _SEEDS)
 def test_every_verdict_is_true(runs: dict[int, dict[str, Any]], seed: int) -> None:
     found = runs[seed]
