@@ -25,6 +25,8 @@ PACKAGES = (
     "mariadb-server",
     "mawk",
     "gawk",
+    "original-awk",
+    "busybox",
 )
 NEEDED = ("slurmctld", "slurmd", "sbatch", "munged", "sudo")
 NEEDED_TO_ACCOUNT = ("slurmdbd", "mariadbd")

@@ -59,7 +59,7 @@ class JobScript:
             *(f"unset {name}" for name in self.unset),
             f"cd {shlex.quote(self.home)} || exit 1",
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
-            *_lines(self.worker_init or ""),
+            *self._before_units(),
             "unset IFS",  # whatever the lines above made of it
             *places,
             f"fb_units_each={self.units_each} fb_at_once={self.at_once} fb_cpus={self.cpus}"
@@ -71,13 +71,18 @@ class JobScript:
         ]
         return os.fsencode("\n".join(lines))
 
+    def _before_units(self) -> list[str]:
+        """What is shell by definition; its end is noted where it ends the script."""
+        if not self.worker_init:
+            return []
+        name = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt"'
+        note = f"umask 077; echo over >>{shlex.quote(self.folder)}/{name}"
+        trap = f'if [ -z "${{fb_begun:-}}" ]; then {note}; fi'
+        return [f"trap {shlex.quote(trap)} EXIT", *self.worker_init.replace("\r\n", "\n").split("\n")]
+
     def _unit(self) -> list[str]:
         command = f"fb_limit={self.limit_s or ''}\nset -- {shlex.join(self.command)}"
         return [_part("ended.sh"), command, _part("unit.sh")]
-
-
-def _lines(shell: str) -> list[str]:
-    return shell.replace("\r\n", "\n").split("\n") if shell else []
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -221,6 +222,20 @@ def test_the_environment_of_a_unit(node: Node) -> None:
 def test_initial_lines_that_change_how_words_are_split(node: Node, separator: str) -> None:
     notes = node.run("true", "exit 3", worker_init=f"IFS='{separator}'")
     assert [_end(notes[label]).exit_code for label in sorted(notes)] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "init", ["exit 7", "set -e\nfalse", "nonsense ((", "cd /nowhere || exit 1", "umask 777; exit 7"]
+)
+def test_initial_lines_that_end_the_script_are_its_end(node: Node, init: str) -> None:
+    assert node.run("true", worker_init=init) == {}  # and its end was noted
+
+
+def test_initial_lines_may_have_a_trap_of_their_own(node: Node) -> None:
+    tidied = node.place / "tidied"
+    init = f"trap {shlex.quote(f'touch {_q(tidied)}')} EXIT"
+    assert _end(node.run("test ! -e " + _q(tidied), worker_init=init)["0_par_0000000"]).is_good
+    assert tidied.exists()
 
 
 @pytest.mark.skipif(not shutil.which("busybox"), reason="busybox is not installed")
