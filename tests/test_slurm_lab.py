@@ -143,7 +143,7 @@ def test_nothing_is_left_of_a_lab() -> None:
         pytest.skip(f"no SLURM: {reason}")
     with SlurmLab(Settings(nodes=1)) as lab:
         must_become(lab, submit(lab, "sleep 30"), "RUNNING")
-        assert lab.processes()
+        assert eventually(lambda: bool(lab.processes()))
     assert lab.processes() == {}
     assert lab.slurmctld.pid is None
     assert not lab.folder.exists()

@@ -1,6 +1,13 @@
 # Become the unit $fb_label; what follows `ended.sh` in the shell that a compute node runs between two units.
 # Set before this: fb_receipt, fb_start, fb_place, fb_umask, fb_limit, and the task's command as "$@".
 fb_stem=$fb_place/$fb_label
+# SLURM ends the processes of a job one by one: after a unit that was killed, this shell may be next. It starts nothing then.
+case $fb_ended in
+"0 9 "* | "0 15 "*)
+    sleep 1
+    read -r fb_now fb_rest </proc/uptime
+    ;;
+esac
 fb_refuse() {
     echo "refused $fb_label $fb_now $1" >>"$fb_receipt"
     : >"$fb_receipt.$fb_start"
