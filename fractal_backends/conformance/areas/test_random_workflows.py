@@ -35,7 +35,7 @@ def test_random_workflows(subject: Subject) -> None:
         _judge_run(subject, place, (state, workflow, range(len(workflow))))
 
     every = st.tuples(states, workflows)
-    for_any(subject, every, lambda example: situations(*example), judge, count=20, out_of=250)
+    for_any(subject, every, lambda example: situations(*example), judge, count=16, out_of=160)
 
 
 @requirement("RAND-002")
@@ -80,7 +80,7 @@ def test_runs_that_go_on(subject: Subject) -> None:
             self.state = ends[-1].state
             self.broken = (workflow, start + len(ends) - 1) if ends[-1].failed else None
 
-    count = number_of_examples(subject, 12)
+    count = number_of_examples(subject, 10)
     chosen = settings(THOROUGH, max_examples=count, stateful_step_count=5)
     course = seeded(subject, Course)
     trials.search(lambda: run_state_machine_as_test(course, settings=chosen), at_least=count // 2 - 1)
