@@ -91,15 +91,24 @@ def _show(report: Report, console: Console) -> None:
 
 def _check_writable(path: Path | None) -> None:
     """Before minutes of work, not after."""
-    if path is not None and (path.is_dir() or not os.access(path.absolute().parent, os.W_OK)):
+    if path is None:
+        return
+    needed = path if _is_as_it_is(path) else path.absolute().parent
+    if path.is_dir() or not os.access(needed, os.W_OK):
         raise InvalidInputError(f"Cannot write {path}: it must be a file in a folder that can be written to")
 
 
 def _write(path: Path | None, content: Callable[[], str]) -> None:
     if path is not None:
-        part = path.with_name(f".{path.name}.part")
+        part = path if _is_as_it_is(path) else path.with_name(f".{path.name}.part")
         part.write_text(content(), encoding="utf-8")
-        part.replace(path)
+        if part != path:
+            part.replace(path)
+
+
+def _is_as_it_is(path: Path) -> bool:
+    """Whether something is there that must not be replaced by a file: a device, a pipe, a link."""
+    return path.is_symlink() or (path.exists() and not path.is_file())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -198,6 +199,23 @@ def test_wrong_input(tmp_path: Path) -> None:
         assert result.returncode == 2, case
         assert told in result.stderr, case
         assert "Traceback" not in result.stderr, case
+
+
+def test_what_a_report_is_written_to_stays_what_it_is(tmp_path: Path) -> None:
+    """A link and a pipe, and so a device such as /dev/null, are not replaced by a file."""
+    file, link, pipe = (tmp_path / name for name in ("report.json", "latest.json", "badge.svg"))
+    file.touch()
+    link.symlink_to(file)
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        check(tmp_path, "local", "--only", "ENV-004", "--json", str(link), "--badge", str(pipe))
+        assert os.read(reader, 10_000).startswith(b"<svg")
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert json.loads(file.read_text())["judgements"]
 
 
 def interrupted(tmp_path: Path, name: str, begun: str) -> tuple[str, dict[str, Any]]:
