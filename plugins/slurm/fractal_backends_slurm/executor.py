@@ -68,16 +68,17 @@ class SlurmExecutor(UnitExecutor):
         fresh = [unit for unit in units if unit.handle is None]
         yield from self._adopt([unit for unit in units if unit.handle is not None], options)
         yield from self._plan(fresh, options)
+        pause_s = 0.0
         while self._waiting or self._trackers:
+            self._cancelled.wait(pause_s)
             begun = time.monotonic()
             with self._lock:
                 events = [] if self._cancelled.is_set() else list(self._step(options))
+            pause_s = min(_SLOW_S, max(_QUICK_S, _SHARE * (time.monotonic() - begun)))
             yield from events
             if self._cancelled.is_set():
                 yield from self._end_cancelled()
                 return
-            took = time.monotonic() - begun
-            self._cancelled.wait(0 if events else min(_SLOW_S, max(_QUICK_S, _SHARE * took)))
 
     def _plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> Iterator[UnitEvent]:
         """Lay out submissions; they are made in the next step."""

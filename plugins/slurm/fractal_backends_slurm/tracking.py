@@ -316,7 +316,7 @@ class Tracker:
         return replace(found, state=state.state, reason=state.reason or found.reason) if state else found
 
     def _tell_reason(self, index: int, left: Sequence[Unit], state: JobState) -> Iterator[UnitEvent]:
-        reason, since = self._reasons.get(index, ("", 0.0))
+        reason, since = self._reasons.setdefault(index, ("None", 0.0))
         if reason != state.reason:
             since = time.monotonic()
             self._reasons[index] = (state.reason, since)

@@ -54,8 +54,8 @@ BEGIN {
         exit 1
     }
     program = ARGV[1]
-    while ((getline label <ARGV[2]) > 0)
-        if (++line_number >= ARGV[3] && line_number <= ARGV[4]) labels[++count] = label
+    while (line_number < ARGV[4] && (getline label <ARGV[2]) > 0)
+        if (++line_number >= ARGV[3]) labels[++count] = label
     close(ARGV[2])
     find_group()
     print "booted", kept("/proc/stat", "btime") >>ARGV[6]
