@@ -22,9 +22,11 @@ _MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
 def _parse_memory(value: Any) -> Any:
     """`4000` is MB; `"4G"`, as SLURM users write it, is 4096 MB."""
-    match = _MEMORY.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
+    if not isinstance(value, str):
         return value
+    match = _MEMORY.fullmatch(value.strip())
+    if match is None:
+        raise ValueError('must be a whole number of MB, or text with a unit such as "4G"')
     return math.ceil(int(match[1]) * _MB[(match[2] or "m").lower()])
 
 

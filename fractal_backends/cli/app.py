@@ -248,7 +248,10 @@ def check(
     html_file: Annotated[Path | None, typer.Option("--html", help="Write the report as a page.")] = None,
     badge_file: Annotated[Path | None, typer.Option("--badge", help="Write a badge, as SVG.")] = None,
     deadline: Annotated[
-        float, typer.Option(min=1, help="Seconds that each test has; a backend that hangs fails after them.")
+        float,
+        typer.Option(
+            min=1, max=86_400, help="Seconds that each test has; a backend that hangs fails after them."
+        ),
     ] = 60,
     seed: Annotated[
         int | None, typer.Option(min=0, help="Other random examples than the usual ones: those of this seed.")

@@ -63,6 +63,7 @@ def check_backend(request: CheckRequest) -> bool:
     files = (request.json_file, request.junit_file, request.html_file, request.badge_file)
     for path in files:
         _check_writable(path)
+    _check_apart([path for path in files if path is not None])
     console = make_console()
     with _progress(console, request.backend) as on_result:
         report = check(
@@ -96,6 +97,16 @@ def _check_writable(path: Path | None) -> None:
     needed = path if _is_as_it_is(path) else path.absolute().parent
     if path.is_dir() or not os.access(needed, os.W_OK):
         raise InvalidInputError(f"Cannot write {path}: it must be a file in a folder that can be written to")
+
+
+def _check_apart(paths: Sequence[Path]) -> None:
+    """One report does not overwrite another; a device takes all."""
+    places = [path.absolute() for path in paths if not _is_as_it_is(path)]
+    for path in places:
+        if places.count(path) > 1:
+            raise InvalidInputError(
+                f"Several reports are to be written to {path}: give each a file of its own"
+            )
 
 
 def _write(path: Path | None, content: Callable[[], str]) -> None:

@@ -51,11 +51,12 @@ def _problems(given: Json) -> list[str]:
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         found.append(f"time_limit_s must be a whole number of seconds from 1 up, not {limit!r}")
     arguments = given.get("arguments")
-    return found + [
-        f"arguments.{key}: unknown; the valid ones are {', '.join(OPTIONAL_ARGUMENTS)}"
-        for key in (arguments if isinstance(arguments, dict) else ())
-        if key not in OPTIONAL_ARGUMENTS
-    ]
+    for key, value in arguments.items() if isinstance(arguments, dict) else ():
+        if key not in OPTIONAL_ARGUMENTS:
+            found.append(f"arguments.{key}: unknown; the valid ones are {', '.join(OPTIONAL_ARGUMENTS)}")
+        elif not isinstance(value, str):
+            found.append(f"arguments.{key} must be a string, not {value!r}")
+    return found
 
 
 @dataclass(frozen=True)

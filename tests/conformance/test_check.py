@@ -181,13 +181,18 @@ def test_random_examples_are_the_same_unless_a_seed_is_given(tmp_path: Path) -> 
 
 def test_wrong_input(tmp_path: Path) -> None:
     settings = tmp_path / "settings.json"
-    settings.write_text('{"option": {}, "arguments": {"slurm_usr": "x"}, "time_limit_s": "1 min"}')
+    settings.write_text(
+        '{"option": {}, "arguments": {"slurm_usr": "x", "slurm_account": 7}, "time_limit_s": "1 min"}'
+    )
     cases: dict[str, tuple[list[str], str]] = {
         "no-such-backend": (["no-such-backend"], "There is no backend 'no-such-backend'"),
         "selection": (["local", "--only", "nonsense"], "nonsense"),
         "no settings": (["local", "--options", "missing.json"], "missing.json"),
         "settings": (["local", "--options", str(settings)], "slurm_usr"),
         "time limit": (["local", "--options", str(settings)], "time_limit_s must be a whole number"),
+        "argument": (["local", "--options", str(settings)], "slurm_account must be a string, not 7"),
+        "deadline": (["local", "--deadline", "inf"], "--deadline"),
+        "one file": (["local", "--json", "same", "--html", "same"], "a file of its own"),
         "seed": (["local", "--seed", "-1"], "--seed"),
         "examples": (["local", "--examples", "0"], "--examples"),
         "output": (["local", "--html", str(tmp_path / "no" / "such" / "page.html")], "page.html"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..expectations import Subject, must, must_equal, requirement
-from ..workflows import Json, image, names, parallel, updates
+from ..workflows import Json, image, names, non_parallel, parallel, updates
 
 
 @requirement("CAP-008")
@@ -54,6 +54,15 @@ def test_time_limit(subject: Subject) -> None:
     subject.must_be_dead(lock, "when the run was over")
     must(ended.seconds >= limit, f"the unit to have its {limit} s", f"the run took {ended.seconds:.1f} s")
     must_equal(ended.images, [image("a"), image("b", ended=True)], "the images")
+
+
+@requirement("CAP-009")
+def test_time_limit_of_a_single_unit(subject: Subject) -> None:
+    """Runs, with a time limit (of 1 s, or the engine's smallest one), a non-parallel task that hangs."""
+    limit = max(1, subject.settings.time_limit_s)
+    options = _with_time_limit(subject, limit)
+    ended = subject.run([non_parallel([["hang"]])], options=options, what=f"options: {options}")
+    ended.failure.must_be("JobExecutionError", "time limit")
 
 
 @requirement("CAP-009")

@@ -12,7 +12,7 @@ import pytest
 
 from ...interface import Support
 from .. import processes
-from ..expectations import Subject, must, must_equal, not_judged, requirement
+from ..expectations import Subject, must, must_contain, must_equal, not_judged, requirement
 from ..subject import read_json
 from ..workflows import Json, compound, non_parallel, parallel
 
@@ -94,7 +94,9 @@ _VARIABLES = {
     "CONFORMANCE_EQUALS": "a=b=c",
     "CONFORMANCE_LETTERS": "é 漢字 😀",
     "CONFORMANCE_EMPTY": "",
+    "conformance_small": "as in http_proxy",
 }
+_SEARCHED = "/conformance/programs"
 
 
 @requirement("ENV-004")
@@ -102,9 +104,15 @@ def test_the_runners_environment(subject: Subject) -> None:
     """Runs tasks of three types, with a cache folder, in a process with odd variables; units note theirs."""
     refused = subject.declared.arguments.get("user_cache_dir") == Support.REFUSED
     arguments = {} if refused else {"user_cache_dir": _cache_dir(subject)}
-    for kind, found in _found(subject, runner=subject.new_runner(env=_VARIABLES), **arguments).items():
-        got = {name: found["environment"].get(name) for name in _VARIABLES}
-        must_equal(got, _VARIABLES, f"the runner's variables in the environment of {kind}")
+    home = subject.folder / "home"
+    home.mkdir()
+    variables = {**_VARIABLES, "HOME": str(home)}
+    runner = subject.new_runner(env={**variables, "PATH": f"{os.environ['PATH']}:{_SEARCHED}"})
+    for kind, found in _found(subject, runner=runner, **arguments).items():
+        environment = found["environment"]
+        got = {name: environment.get(name) for name in variables}
+        must_equal(got, variables, f"the runner's variables in the environment of {kind}")
+        must_contain(environment.get("PATH", ""), _SEARCHED, f"the PATH of {kind}")
 
 
 @requirement("ENV-005")

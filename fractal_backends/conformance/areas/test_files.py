@@ -54,6 +54,17 @@ def test_names_and_places(subject: Subject) -> None:
         must(not missing, f"the unit's three files to be in {ended.folder}", f"there is no {missing}")
 
 
+@requirement("FILE-001")
+def test_a_relative_folder(subject: Subject) -> None:
+    """Gives a `workflow_dir_local` that is relative to the folder in which the runner works."""
+    relative = "some/run"
+    runner = subject.new_runner(cwd=subject.folder)
+    ended = subject.run([non_parallel()], runner=runner, folder=relative, workflow_dir_local=relative)
+    ended.must_succeed()
+    log = ended.folder / "0_task/0.log"
+    must(log.is_file(), f"a log at {log}", "there is none")
+
+
 @requirement("FILE-002")
 def test_arguments(subject: Subject) -> None:
     """Gives tasks of three types arguments of many kinds; units keep a copy of their file as they start."""
@@ -96,6 +107,16 @@ def test_both_streams(subject: Subject) -> None:
     must(log.is_file(), f"a log at {log}", "there is none")
     expected = b"".join(data for _, _, data in writes)
     must(expected in log.read_bytes(), f"the log to hold {expected!r}", f"it holds {log.read_bytes()!r}")
+
+
+@requirement("FILE-003")
+def test_blanks_and_escapes(subject: Subject) -> None:
+    """A unit writes colours, a progress bar, and blanks at both ends."""
+    text = "\n \t\x1b[1;31mred\x1b[0m 50 %\r\x1b[K100 %\n\n  \t\n"
+    ended = subject.run([non_parallel([["print_out", text]])])
+    ended.must_succeed()
+    log = (ended.folder / "0_task/0.log").read_bytes()
+    must(text.encode() in log, f"the log to hold {text.encode()!r}", f"it holds {log!r}")
 
 
 @requirement("FILE-004")

@@ -108,13 +108,15 @@ def test_wrong_datasets(subject: Subject, dataset: Json, part: str) -> None:
 
 
 @requirement("IFACE-011")
-def test_part_of_a_workflow(subject: Subject) -> None:
-    """Runs the tasks 1 to 2 of four, each of which adds a line to a file."""
+@pytest.mark.parametrize(("first", "last"), [(1, 2), (0, 0), (None, 0), (3, None)])
+def test_part_of_a_workflow(subject: Subject, first: int | None, last: int | None) -> None:
+    """Runs a part of four tasks, each of which adds a line to a file."""
     trace = subject.folder / "trace"
     tasks = [non_parallel([["append", str(trace), str(i)]]) for i in range(4)]
-    ended = subject.run(tasks, ["a"], first_task_index=1, last_task_index=2)
-    must_equal(len(ended.result["history"]), 2, "the number of tasks in the history")
-    must_equal(trace.read_text().split(), ["1", "2"], "the tasks that ran")
+    ended = subject.run(tasks, ["a"], first_task_index=first, last_task_index=last)
+    expected = [str(i) for i in range(first or 0, 4 if last is None else last + 1)]
+    must_equal(len(ended.result["history"]), len(expected), "the number of tasks in the history")
+    must_equal(trace.read_text().split(), expected, "the tasks that ran")
 
 
 @requirement("IFACE-011")

@@ -218,6 +218,15 @@ def test_the_environment_of_a_unit(node: Node) -> None:
     assert not [name for name in found if name.startswith("fb_")]
 
 
+@pytest.mark.parametrize("options", ["set -e", "set -aefuC"])
+def test_initial_lines_that_change_how_the_shell_works(node: Node, options: str) -> None:
+    seen = node.place / "seen"
+    notes = node.run("exit 3", f"env -0 >{_q(seen)}", "kill -s KILL $$", "true", worker_init=options)
+    ends = [_end(notes[label]) for label in sorted(notes)]
+    assert [(end.exit_code, end.signal) for end in ends] == [(3, 0), (0, 0), (0, 9), (0, 0)]
+    assert not [line for line in seen.read_text().split("\0") if line.startswith("fb_")]
+
+
 @pytest.mark.parametrize("separator", [":", "/", "0", ""])
 def test_initial_lines_that_change_how_words_are_split(node: Node, separator: str) -> None:
     notes = node.run("true", "exit 3", worker_init=f"IFS='{separator}'")

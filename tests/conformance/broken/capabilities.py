@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, BinaryIO, ClassVar
 
@@ -235,16 +237,30 @@ class OnlyTheFirstProcessEnds(PlainBackend):
 
     def start(self, unit: Unit, log: BinaryIO) -> subprocess.Popen[bytes]:
         process = super().start(unit, log)
+        self.limit_to_time(unit, process, process.kill)
+        return process
+
+    def limit_to_time(self, unit: Unit, process: subprocess.Popen[bytes], end: Callable[[], None]) -> None:
         hours, minutes, seconds = map(int, self.options["time_limit"].split(":"))
-        timer = threading.Timer(hours * 3600 + minutes * 60 + seconds, process.kill)
+        timer = threading.Timer(hours * 3600 + minutes * 60 + seconds, end)
         timer.daemon = True
         timer.start()
-        return process
 
     def verdict(self, unit: Unit, returncode: int) -> Outcome:
         return (
             Outcome(Cause.TIME_LIMIT) if returncode == -signal.SIGKILL else super().verdict(unit, returncode)
         )
+
+
+@caught_by("CAP-009", "only units of images are limited")
+class TimeLimitOfImages(OnlyTheFirstProcessEnds):
+    def limit_to_time(self, unit: Unit, process: subprocess.Popen[bytes], end: Callable[[], None]) -> None:
+        def end_all() -> None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        if unit.component is not None:
+            super().limit_to_time(unit, process, end_all)
 
 
 class _OneLimitForAll(SpoolExecutor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import tempfile
@@ -70,6 +71,27 @@ class EnvironmentInLines(PlainBackend):
         how = super().how(unit, log)
         text = "\n".join(f"{name}={value}" for name, value in how["env"].items())
         return {**how, "env": dict(line.split("=", 1) for line in text.splitlines() if "=" in line)}
+
+
+@caught_by("ENV-004", "variables are taken for settings, whose names are in capitals")
+class SmallNamesLost(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        how = super().how(unit, log)
+        return {**how, "env": {name: value for name, value in how["env"].items() if name.isupper()}}
+
+
+@caught_by("ENV-004", "units have the PATH of a new login")
+class PathOfALogin(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        how = super().how(unit, log)
+        return {**how, "env": {**how["env"], "PATH": "/usr/local/bin:/usr/bin:/bin"}}
+
+
+@caught_by("ENV-004", "units have the home of the user database")
+class HomeOfTheUser(PlainBackend):
+    def how(self, unit: Unit, log: BinaryIO) -> dict[str, Any]:
+        how = super().how(unit, log)
+        return {**how, "env": {**how["env"], "HOME": pwd.getpwuid(os.getuid()).pw_dir}}
 
 
 @caught_by("ENV-005", "units share the standard input of the server")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
@@ -33,6 +35,13 @@ def _write_in_ascii(path: str, data: bytes) -> None:
     write_new(path, text.encode("ascii", errors="replace"))
 
 
+@caught_by("FILE-001", "relative folders are taken to be relative to another one")
+class RelativeElsewhere(LocalBackend):
+    async def process_workflow(self, *, workflow_dir_local: Path, **arguments: Any) -> RunResult:
+        folder = Path(tempfile.gettempdir()) / workflow_dir_local
+        return await super().process_workflow(workflow_dir_local=folder, **arguments)
+
+
 @caught_by("FILE-002", "letters that the locale does not have are lost in the arguments")
 class ArgumentsInTheLocale(WithEngine):
     changes: ClassVar = {"planning.write_new": _write_in_ascii}
@@ -52,6 +61,28 @@ class StreamsOneAfterTheOther(PlainBackend):
         for text in process.communicate():
             log.write(text)
         return process
+
+
+class _LogFiltered(PlainBackend):
+    def filtered(self, log: bytes) -> bytes:
+        raise NotImplementedError
+
+    def start(self, unit: Unit, log: BinaryIO) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(unit.command, **self.how(unit, log) | {"stdout": subprocess.PIPE})
+        log.write(self.filtered(process.communicate()[0]))
+        return process
+
+
+@caught_by("FILE-003", "colours are taken out of logs")
+class ColoursRemoved(_LogFiltered):
+    def filtered(self, log: bytes) -> bytes:
+        return re.sub(rb"\x1b\[[0-9;]*[A-Za-z]", b"", log)
+
+
+@caught_by("FILE-003", "blanks at both ends of logs are taken away")
+class LogStripped(_LogFiltered):
+    def filtered(self, log: bytes) -> bytes:
+        return log.strip()
 
 
 @caught_by("FILE-004", "the state files are written when the run is over")

@@ -214,6 +214,13 @@ class LastTaskLeftOut(LocalBackend):
         return await super().process_workflow(**arguments)
 
 
+@caught_by("IFACE-011", "the index 0 is taken for none")
+class LastIndexZeroIsNone(LocalBackend):
+    async def process_workflow(self, **arguments: Any) -> RunResult:
+        arguments["last_task_index"] = arguments.get("last_task_index") or None
+        return await super().process_workflow(**arguments)
+
+
 @caught_by("IFACE-012", "an earlier run in the folder is overwritten")
 class EarlierRunOverwritten(LocalBackend):
     async def process_workflow(self, *, workflow_dir_local: Path, **arguments: Any) -> RunResult:
