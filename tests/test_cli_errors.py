@@ -223,7 +223,7 @@ def test_several_options_that_are_no_good_are_shown_together(place: Path) -> Non
     config = write_json(place / "config.json", {"cores": 3})
     reasons = [
         f"task 0 ('Measure'), meta_parallel: {NAME}: Input should be greater than 0 (got 0)",
-        "task 0 ('Measure'), meta_parallel: mem: Input should be a valid integer (got 'lots')",
+        "task 0 ('Measure'), meta_parallel: mem: must be a whole number of MB, or text with a unit such as ",
         f"the configuration file {config}: cores: unknown option; the valid ones are {NAME}, cpus_per_task, ",
         "--option: cpus_per_task: Input should be greater than 0 (got 0)",
     ]
