@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Lock
 
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_FIRST = Lock()
 
 
 class Machine:
@@ -68,9 +69,14 @@ class Machine:
         self._memory_used += memory_mb
 
 
-@cache
 def this_machine() -> Machine:
     """The machine that this process runs on, as far as it may use it (affinity, a container's limit)."""
+    with _FIRST:  # runs that begin at once must not get a machine each
+        return _measured()
+
+
+@cache
+def _measured() -> Machine:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for path in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):

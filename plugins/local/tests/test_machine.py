@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -285,9 +287,23 @@ def test_many_threads_never_hold_more_than_there_is() -> None:
         pass
 
 
-def test_all_threads_share_one_machine() -> None:
+def test_all_threads_share_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that ask first, at once."""
+    begun = threading.Barrier(4)
+
+    def slow(cores: int, memory_mb: int) -> Machine:
+        time.sleep(0.1)
+        return Machine(cores, memory_mb)
+
+    monkeypatch.setattr(module, "_measured", cache(module._measured.__wrapped__))
+    monkeypatch.setattr(module, "Machine", slow)
+
+    def ask(_: int) -> Machine:
+        begun.wait(10)
+        return this_machine()
+
     with ThreadPoolExecutor(4) as threads:
-        machines = list(threads.map(lambda _: this_machine(), range(8)))
+        machines = list(threads.map(ask, range(4)))
     assert all(machine is machines[0] for machine in machines)
 
 
@@ -301,6 +317,6 @@ def test_this_machine_is_what_the_process_may_use(
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
     (tmp_path / "limit").write_text(text)
     monkeypatch.setattr(module, "_CGROUP_LIMITS", (str(tmp_path / "limit"), str(tmp_path / "missing")))
-    machine = this_machine.__wrapped__()
+    machine = module._measured.__wrapped__()
     assert machine.cores == len(os.sched_getaffinity(0))
     assert machine.memory_mb == (expected or physical)
