@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import tempfile
 import time
@@ -20,6 +22,9 @@ _RETRY = re.compile(
     re.IGNORECASE,
 )
 """Of errors that say nothing about the request. It may have got there all the same."""
+_SLEEPS = re.compile(r",? sleeping and retrying")
+"""What sbatch says where the queue is full, before it tries again for two minutes."""
+_LOOK_S = 0.2
 _NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
 
 
@@ -46,6 +51,8 @@ class Call:
         self.errors = ""
         """What it said to people, once it has ended."""
         self._name = next(Path(word).name for word in command if Path(word).name in _NAMES)
+        self._can_be_ended = Path(command[0]).name != "sudo"
+        """Whether nothing of it goes on once it is closed."""
         self._begun = time.monotonic()
         with ExitStack() as files:
             try:
@@ -82,9 +89,12 @@ class Call:
 
     def answer(self, wait_s: float) -> str:
         """What it printed. Raises SchedulerError where it failed, or has not ended after so long."""
-        if not self.has_ended(wait_s):
-            took = time.monotonic() - self._begun
-            raise SchedulerError(f"{self._name} did not answer within {took:.0f} s", may_pass=True)
+        end = time.monotonic() + wait_s
+        while not self.has_ended(min(_LOOK_S, max(0.0, end - time.monotonic()))):
+            self._must_not_sleep()
+            if time.monotonic() >= end:
+                took = time.monotonic() - self._begun
+                raise SchedulerError(f"{self._name} did not answer within {took:.0f} s", may_pass=True)
         answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
         if code := self._process.returncode:
             message = self.errors or answer.strip() or f"exit code {code}"
@@ -92,9 +102,16 @@ class Call:
             raise SchedulerError(f"{self._name}: {_plain(message)}", may_pass=may_pass)
         return answer
 
+    def _must_not_sleep(self) -> None:
+        """Where it was told to come again it is not waited for: who asked can do that, and go on meanwhile."""
+        words = os.pread(self._stderr.fileno(), 2_000, 0).decode(errors="replace")
+        if self._can_be_ended and (found := _SLEEPS.search(words)):
+            raise SchedulerError(f"{self._name}: {_plain(words[: found.start()])}", may_pass=True)
+
     def close(self) -> None:
         """End it, whatever it does."""
-        self._process.kill()
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)  # its group, because it may be a site's wrapper
         self._process.wait()
         self._files.close()
 

@@ -64,3 +64,13 @@ def test_one_that_does_not_end_is_ended(tmp_path: Path) -> None:
 def test_one_that_cannot_be_started(tmp_path: Path) -> None:
     with pytest.raises(SchedulerError, match="cannot be called"):
         Call([str(tmp_path / "squeue")], os.environ)
+
+
+def test_one_that_sleeps_because_the_queue_is_full_is_ended(tmp_path: Path) -> None:
+    """Also below a wrapper, such as sites have."""
+    message = "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying"
+    sleeping = call(tmp_path, f"echo '{message}' >&2; sleep 60; true")
+    with closing(sleeping), pytest.raises(SchedulerError) as error:
+        sleeping.answer(50)
+    assert str(error.value) == "sbatch: Slurm temporarily unable to accept job"
+    assert error.value.may_pass

@@ -179,7 +179,8 @@ def test_the_queue_is_full(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     with slurm_lab.changed(MaxJobCount=str(known + 10), MinJobAge="2"):
         other = submit_others(slurm_lab, 8)
         run = start_run(dict.fromkeys("abcde", "exit 0"), ONE_EACH)
-        assert eventually(lambda: bool(slurm_lab.calls("sbatch")), 30), run.story()
+        told = "the submission is tried again: sbatch: Slurm temporarily unable to accept job"
+        assert eventually(lambda: any(event.info == told for event in run.events), 30), run.story()
         slurm_lab.run("scancel", other)
         run.must_end()
 
