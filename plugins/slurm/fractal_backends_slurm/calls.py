@@ -103,7 +103,7 @@ class Call:
         return answer
 
     def _must_not_sleep(self) -> None:
-        """Where it was told to come again it is not waited for: who asked can do that, and go on meanwhile."""
+        """One that was told to come again is not waited for: who asked can do that, and go on meanwhile."""
         words = os.pread(self._stderr.fileno(), 2_000, 0).decode(errors="replace")
         if self._can_be_ended and (found := _SLEEPS.search(words)):
             raise SchedulerError(f"{self._name}: {_plain(words[: found.start()])}", may_pass=True)
