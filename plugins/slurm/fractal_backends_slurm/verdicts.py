@@ -138,7 +138,7 @@ def of_unstarted(state: JobState | None, words: str) -> Outcome:
     info = f"It was not started: {_story(state, None)}{_said(words)}"
     if state.signal == _FAILED_LAUNCH:
         info += " The folder of the run, or a file in it, cannot be used on the node."
-    elif state.exit_code:
+    elif state.exit_code or state.state == "COMPLETED":
         info += " What the job does before its units, such as worker_init, may have ended it."
     return Outcome(cause, info)
 
