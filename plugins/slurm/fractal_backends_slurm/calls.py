@@ -18,6 +18,7 @@ TIMEOUT_S = 120.0
 _RETRY = re.compile(
     r"timed out|unable to contact|connection (refused|reset)|temporarily|try again|zero bytes|communication"
     r"|socket|slurm_\w*(msg|send|recv|receive)|message (connect|send|receive)|broken pipe|resolution"
+    r"|not connected|no route to host|(network|host) is (down|unreachable)"
     r"|submit limit|too many|MaxJobCount|QOSMaxSubmit|AssocMaxSubmit|slurm_load|not responding|I/O error",
     re.IGNORECASE,
 )

@@ -17,6 +17,9 @@ COMMUNICATION = [
     "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
     "sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received",
     "sbatch: error: Batch job submission failed: Message receive failure",
+    "sbatch: error: Batch job submission failed: Transport endpoint is not connected",
+    "sbatch: error: Batch job submission failed: No route to host",
+    "sbatch: error: Batch job submission failed: Network is unreachable",
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)",
 ]
 REFUSALS = [
