@@ -94,14 +94,14 @@ def _check_writable(path: Path | None) -> None:
     """Before minutes of work, not after."""
     if path is None:
         return
-    needed = path if _is_as_it_is(path) else path.absolute().parent
+    needed = path if _is_special(path) else path.absolute().parent
     if path.is_dir() or not os.access(needed, os.W_OK):
         raise InvalidInputError(f"Cannot write {path}: it must be a file in a folder that can be written to")
 
 
 def _check_apart(paths: Sequence[Path]) -> None:
     """One report does not overwrite another; a device takes all."""
-    places = [path.absolute() for path in paths if not _is_as_it_is(path)]
+    places = [path.absolute() for path in paths if not _is_special(path)]
     for path in places:
         if places.count(path) > 1:
             raise InvalidInputError(
@@ -111,13 +111,13 @@ def _check_apart(paths: Sequence[Path]) -> None:
 
 def _write(path: Path | None, content: Callable[[], str]) -> None:
     if path is not None:
-        part = path if _is_as_it_is(path) else path.with_name(f".{path.name}.part")
+        part = path if _is_special(path) else path.with_name(f".{path.name}.part")
         part.write_text(content(), encoding="utf-8")
         if part != path:
             part.replace(path)
 
 
-def _is_as_it_is(path: Path) -> bool:
+def _is_special(path: Path) -> bool:
     """Whether something is there that must not be replaced by a file: a device, a pipe, a link."""
     return path.is_symlink() or (path.exists() and not path.is_file())
 

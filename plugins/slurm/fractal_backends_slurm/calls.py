@@ -52,7 +52,7 @@ class Call:
         self.errors = ""
         """What it said to people, once it has ended."""
         self._name = next(Path(word).name for word in command if Path(word).name in _NAMES)
-        self._can_be_ended = Path(command[0]).name != "sudo"
+        self._can_be_ended = not any(Path(word).name == "sudo" for word in command)
         """Whether nothing of it goes on once it is closed."""
         self._begun = time.monotonic()
         with ExitStack() as files:
