@@ -27,7 +27,8 @@ class DummySlurmBackend(SlurmBackend):
             configuration()
         except ConfigError as error:
             yield from str(error).splitlines()
-        yield from super().problems(run, parts)
+        else:
+            yield from super().problems(run, parts)
 
     def open(self, run: RunInfo) -> UnitExecutor:
         """See `Backend.open`."""
@@ -44,8 +45,9 @@ class DummySlurmBackend(SlurmBackend):
             yield from super().explain(run, parts)
 
     def site_problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
-        """Told when units are planned: before a run is open there is no cluster to ask."""
-        return ()
+        """See `SlurmBackend.site_problems`."""
+        with Lease(default_folder(), configuration()):
+            yield from super().site_problems(run, parts)
 
     def scheduler(self, run: RunInfo) -> Scheduler:
         """See `SlurmBackend.scheduler`."""

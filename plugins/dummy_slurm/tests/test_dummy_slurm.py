@@ -116,6 +116,25 @@ def test_wrong_settings_are_told(settings: str, tmp_path: Path, monkeypatch: pyt
     assert not cluster.exists()
 
 
+def test_all_wrong_settings_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [
+        setting for setting in _WRONG_SETTINGS if setting.startswith('{"nodes": [') and "1-x" not in setting
+    ]
+    plans = [{"fault": "nonsense"}, {"fault": "vanish", "processes": "x"}, {"fault": "silent"}]
+    settings = {"nodes": [json.loads(setting)["nodes"][0] for setting in wrong], "faults": {"plan": plans}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+    with pytest.raises(InvalidInputError) as caught:
+        _run(tmp_path / "run", "/bin/true", 1)
+    expected = [
+        *(_WRONG_SETTINGS[setting] for setting in wrong),
+        "There is no fault 'nonsense'",
+        "processes is one of",
+    ]
+    assert len(caught.value.problems) == len(expected)
+    assert all(text in line for text, line in zip(expected, caught.value.problems, strict=True))
+
+
 def test_settings_that_cannot_be_read_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "none.json"))
     message = f"{tmp_path}/none.json cannot be read: No such file or directory."

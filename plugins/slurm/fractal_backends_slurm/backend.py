@@ -13,9 +13,9 @@ from fractal_backends import Backend, InvalidInputError, RunInfo, Source, Suppor
 from .calls import SchedulerError
 from .dry_run import explain
 from .executor import SlurmExecutor
-from .options import SlurmOptions, account_problem
-from .packing import SiteLimits, pack
+from .options import SlurmOptions, account_problem, charged_account
 from .places import OtherPlace, Place, SharedPlace
+from .preflight import Preflight
 from .scheduler import Scheduler
 from .site_file import option_sources
 from .submitting import Submitter
@@ -43,39 +43,26 @@ class SlurmBackend(Backend):
 
     def problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
         """See `Backend.problems`."""
-        try:
-            user = other_user(run.slurm_user)
-        except InvalidInputError as error:
-            yield str(error)
-        else:
-            if user is not None and run.workflow_dir_remote == run.workflow_dir_local:
-                yield (
-                    f"slurm_user={user!r} needs a workflow_dir_remote, where that user may write: the run's"
-                    f" folder {run.workflow_dir_local} is private to the user who runs the workflow"
-                )
-        if run.slurm_account is not None and not _ACCOUNT.fullmatch(run.slurm_account):
-            yield f"slurm_account: {run.slurm_account!r} is not the name of an account"
-        for part in parts:
-            if problem := account_problem(cast(SlurmOptions, part.options), run.slurm_account):
-                yield f"{part.name}: {problem}"
-        yield from self.site_problems(run, parts)
+        of_arguments = list(_problems_of_arguments(run))
+        yield from of_arguments
+        of_accounts = {part.name: _account_problem(part, run) for part in parts}
+        yield from (f"{name}: {problem}" for name, problem in of_accounts.items() if problem)
+        if not of_arguments:
+            yield from self.site_problems(run, [part for part in parts if not of_accounts[part.name]])
 
     def site_problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
-        """What the cluster cannot do that parts ask for; nothing where it does not say now what it can."""
-        scheduler = self.scheduler(run)
-        limits: dict[str | None, SiteLimits] = {}
+        """What the cluster would refuse of parts; nothing where it does not answer now."""
+        preflight = Preflight(self.scheduler(run), other_user(run.slurm_user))
         for part in parts:
             options = cast(SlurmOptions, part.options)
+            account = charged_account(options, run.slurm_account)
             try:
-                if options.partition not in limits:
-                    limits[options.partition] = scheduler.limits(options.partition)
-                pack(part.units or 1, options, limits[options.partition])
-            except InvalidInputError as error:
-                yield from (f"{part.name}: {problem}" for problem in error.problems or [error.what])
+                problems = preflight.problems(part.units or 1, options, account)
+                yield from (f"{part.name}: {problem}" for problem in problems)
             except SchedulerError as error:
-                if error.may_pass:
-                    return
-                yield f"{part.name}: {error}"
+                if not error.may_pass:
+                    yield str(error)
+                return
 
     def explain(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
         """See `Backend.explain`."""
@@ -90,6 +77,25 @@ class SlurmBackend(Backend):
     def scheduler(self, run: RunInfo) -> Scheduler:
         """The scheduler that the units of a run go to."""
         return Scheduler()
+
+
+def _problems_of_arguments(run: RunInfo) -> Iterable[str]:
+    try:
+        user = other_user(run.slurm_user)
+    except InvalidInputError as error:
+        yield str(error)
+    else:
+        if user is not None and run.workflow_dir_remote == run.workflow_dir_local:
+            yield (
+                f"slurm_user={user!r} needs a workflow_dir_remote, where that user may write: the run's"
+                f" folder {run.workflow_dir_local} is private to the user who runs the workflow"
+            )
+    if run.slurm_account is not None and not _ACCOUNT.fullmatch(run.slurm_account):
+        yield f"slurm_account: {run.slurm_account!r} is not the name of an account"
+
+
+def _account_problem(part: TaskPart, run: RunInfo) -> str | None:
+    return account_problem(cast(SlurmOptions, part.options), run.slurm_account)
 
 
 def _place(run: RunInfo) -> Place:

@@ -51,8 +51,10 @@ class Call:
     def __init__(self, command: Sequence[str], env: Mapping[str, str], stdin: bytes = b"") -> None:
         self.errors = ""
         """What it said to people, once it has ended."""
-        self._name = next(Path(word).name for word in command if Path(word).name in _NAMES)
-        self._can_be_ended = not any(Path(word).name == "sudo" for word in command)
+        name = next(Path(word).name for word in command if Path(word).name in _NAMES)
+        user = next((command[place + 3] for place, word in enumerate(command) if word == "sudo"), None)
+        self._name = f"{name} as the user {user}" if user else name
+        self._can_be_ended = user is None
         """Whether nothing of it goes on once it is closed."""
         self._begun = time.monotonic()
         with ExitStack() as files:
@@ -100,7 +102,7 @@ class Call:
         if code := self._process.returncode:
             message = self.errors or answer.strip() or f"exit code {code}"
             may_pass = _RETRY.search(message) is not None
-            raise SchedulerError(f"{self._name}: {_plain(message)}", may_pass=may_pass)
+            raise SchedulerError(f"{self._name}: {with_hint(_plain(message))}", may_pass=may_pass)
         return answer
 
     def _must_not_sleep(self) -> None:
@@ -122,12 +124,19 @@ def as_user(user: str | None) -> list[str]:
     return ["sudo", "-n", "-u", user, "--"] if user is not None else []
 
 
+def with_hint(message: str) -> str:
+    """What sudo said, with what to do about it; anything else as it is."""
+    hint = "; what sudo has to allow is in the documentation of the slurm backend, under `As another user`"
+    return message + hint if message.startswith("sudo: ") else message
+
+
 def _text(file: BinaryIO) -> str:
     file.seek(0)
     return file.read().decode(errors="replace")
 
 
 def _plain(message: str) -> str:
-    """Without the names of commands that each line begins with."""
-    lines = [re.sub(r"^(?!sudo)\w+: (error: )?", "", line) for line in message.splitlines()]
+    """Without the names of commands that each line begins with, and without the way to more help."""
+    said = [line for line in message.splitlines() if not line.startswith('Try "')]
+    lines = [re.sub(r"^(?!sudo)(\w+|allocation failure): (error: )?", "", line) for line in said]
     return "\n".join(lines)[:2_000]

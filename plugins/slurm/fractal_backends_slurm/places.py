@@ -19,7 +19,7 @@ from typing import IO
 
 from fractal_backends import Unit
 
-from .calls import as_user
+from .calls import as_user, with_hint
 
 RECEIPT = ".receipt"
 _MODE = 0o600
@@ -156,8 +156,7 @@ class OtherPlace(Place):
         command = self._tar("--extract", "--file=-", "--directory=/", "--no-overwrite-dir")
         ended = subprocess.run(command, input=archive.getvalue(), capture_output=True, check=False)
         if ended.returncode:
-            said = ended.stderr.decode(errors="replace").strip()
-            raise PlaceError(f"Cannot write to {self.remote}{self._as_whom()}: {said}")
+            raise PlaceError(f"Cannot write to {self.remote}{self._as_whom()}: {_reason(ended.stderr)}")
 
     def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
         """See `Place.receipts`."""
@@ -215,14 +214,18 @@ class OtherPlace(Place):
                 process.stdout.close()
                 listener.join()
         if process.returncode not in (0, 1):  # 1: a file changed meanwhile
-            text = b"\n".join(said).decode(errors="replace").strip()
-            raise PlaceError(f"Cannot read {folder}{self._as_whom()}: {text}")
+            raise PlaceError(f"Cannot read {folder}{self._as_whom()}: {_reason(b''.join(said))}")
 
     def _tar(self, *arguments: str) -> list[str]:
         return [*as_user(self.user), "tar", *arguments]
 
     def _as_whom(self) -> str:
         return f" as the user {self.user}" if self.user else ""
+
+
+def _reason(said: bytes) -> str:
+    """The first line: more of them follow from it."""
+    return with_hint(said.decode(errors="replace").strip().partition("\n")[0])
 
 
 def _opener(path: str, flags: int) -> int:

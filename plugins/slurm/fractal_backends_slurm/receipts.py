@@ -41,6 +41,8 @@ class Note:
     end: End | None = None
     refused: str = ""
     """Why it was not started: `claimed` (some job had started it before), `log` or `command`."""
+    said: str = ""
+    """The shell's words on that."""
     step: int | None = None
     """What srun returned, where the unit was a step of its own."""
     uptime: float = 0.0
@@ -99,8 +101,9 @@ class Receipts:
                     if note.end is None and note.job == number:
                         note.end = _end(note, rest)
                     return label
-                case ["refused", label, _, why]:
-                    self._note(label).refused = why
+                case ["refused", label, _, why, *said]:
+                    note = self._note(label)
+                    note.refused, note.said, note.host = why, " ".join(said), note.host or job.host
                     return label
                 case ["step", label, code]:
                     self._note(label).step = int(code)

@@ -25,6 +25,11 @@ _NOT_FOR_COMMANDS = re.compile(
 )
 """Settings of a job that the runner may be, and of a person who asks for a part of what there is."""
 
+_USABLE = ("idle", "mixed", "allocated", "completing", "planned")
+"""States of nodes that jobs can be given."""
+_POWER = "~#%@+^-"
+"""Marks of a node that sleeps, wakes or is watched; none of them keeps jobs away."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobState:
@@ -75,7 +80,11 @@ class Scheduler:
         command = [*as_user(user), self._path("sbatch"), "--parsable", *arguments]
         if before:
             command = ["/bin/sh", "-c", "\n".join([*before, 'exec "$@"']), "sh", *command]
-        answer = self._run(command, script)
+        try:
+            answer = self._run(command, script)
+        except SchedulerError as error:
+            after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
+            raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
         number = answer.strip().rpartition("\n")[2].partition(";")[0]
         if not number.isdigit():
             raise SchedulerError(f"sbatch answered {answer[:200]!r}, not a job id", may_pass=True)
@@ -101,9 +110,13 @@ class Scheduler:
             raise
         found: States = {}
         for job, index, state, name, nodes, reason in _rows(answer, len(_QUEUE_FIELDS)):
-            # N/A: what is left of an array all of whose waiting tasks were cancelled one by one
-            if names.get(job, name) == name and index != "N/A":
-                found.setdefault(job, {})[_index(index)] = JobState(state, reason, nodes)
+            if names.get(job, name) != name:
+                continue
+            of_job = found.setdefault(job, {})
+            if (
+                index != "N/A"
+            ):  # what is left of an array all of whose waiting tasks were cancelled one by one
+                of_job[_index(index)] = JobState(state, reason, nodes)
         return found
 
     def find(self, name: str) -> str | None:
@@ -190,6 +203,18 @@ class Scheduler:
             mem_mb_per_node=_largest(_number(memory) for _, _, memory, _ in rows),
             time_s=_largest(_seconds(time) for _, _, _, time in rows),
         )
+
+    def kinds_of_nodes(self, partition: str | None = None) -> tuple[set[str], set[str]]:
+        """Of the nodes of a partition, or of all, what can be asked for: of those that are here, and of those
+        that jobs cannot be given now. Raises SchedulerError."""
+        command = [self._path("sinfo"), "--noheader", "--Node", "--format=%a|%T|%f|%G|%c|%m"]
+        here: set[str] = set()
+        away: set[str] = set()
+        answer = self._run([*command, *([f"--partition={partition}"] if partition else [])])
+        for of_partition, state, kind in _rows(answer, 3):
+            is_here = of_partition == "up" and state.rstrip(_POWER) in _USABLE
+            (here if is_here else away).add(kind)
+        return here, away
 
     def started_at(self) -> str:
         """When the controller was started, in its own words. Raises SchedulerError."""

@@ -10,7 +10,7 @@ from typing import Any
 from fractal_backends import Source
 
 from .options import OPTION_OF_LINE, SlurmOptions, is_gpu, sets_gpus
-from .values import exported, is_extra_line, sbatch_options
+from .values import exported, extra_line_problem, sbatch_options
 
 _DEFAULT = "default_slurm_config"
 _GPU = "gpu_slurm_config"
@@ -45,8 +45,9 @@ def option_sources(file: Source | None, meta: Source, given: Source) -> list[Sou
             sections[_GPU] = gpu
     elif gpu is not None:
         sections[_GPU] = replace(gpu, used=False)
-    used = _together([*(source for source in sections.values() if source.used), meta, given])
-    return [*(source for source in sections.values() if not source.used), *used]
+    sources = [_with_right_lines(source) for source in (*sections.values(), meta, given)]
+    unused = [source for source in sources if not source.used]
+    return [*unused, *_together([source for source in sources if source.used])]
 
 
 def _from_meta(meta: Source) -> Source:
@@ -166,14 +167,23 @@ def _together(sources: list[Source]) -> list[Source]:
     lines: list[str] = []
     for source in sources:
         new = _effects(source.values)
-        lines = [line for line in lines if not _effects_of_line(line) & new]
-        lines += [line for line in _lines(source.values) if is_extra_line(line)]
+        lines = [line for line in lines if not _effects_of_line(line) & new] + _lines(source.values)
     carriers = [place for place, source in enumerate(sources) if _lines(source.values)]
     if carriers:
         last = result[carriers[-1]]
-        wrong = [line for line in _lines(last.values) if not is_extra_line(line)]
-        result[carriers[-1]] = replace(last, values={**last.values, "extra_lines": lines + wrong})
+        result[carriers[-1]] = replace(last, values={**last.values, "extra_lines": lines})
     return result
+
+
+def _with_right_lines(source: Source) -> Source:
+    """With the wrong ones as problems, told by their place in this source."""
+    lines = _lines(source.values)
+    problems = {place: problem for place, line in enumerate(lines) if (problem := extra_line_problem(line))}
+    if not problems:
+        return source
+    right = [line for place, line in enumerate(lines) if place not in problems]
+    told = (f"extra_lines.{place}: {problem} (got {lines[place]!r})" for place, problem in problems.items())
+    return replace(source, values={**source.values, "extra_lines": right}, problems=(*source.problems, *told))
 
 
 def _is_replaced(key: str, source: Source, later: list[Source]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
@@ -65,6 +65,8 @@ class Tracker:
         self._growing: set[str] = set()
         self._full: set[str] = set()
         """Receipts, by name."""
+        self._known: Container[str] = ()
+        """Jobs of which the scheduler knows anything."""
         self._looked_at = 0.0
         self._started: set[str] = set()
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
@@ -126,6 +128,7 @@ class Tracker:
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""
         yield from self._look_at_receipts()
+        self._known = snapshot.states.keys()
         if snapshot.asked_at > self._looked_at or self._words or self._suspects:
             self._looked_at = snapshot.asked_at
             for index, left in list(self._left.items()):
@@ -310,7 +313,8 @@ class Tracker:
         begun = self.submission.receipts.has_begun(job, index)
         if found is None and state is None and index in self._reasons and not begun:
             # Of an array task that waited, and was cancelled before its first start, nothing is left.
-            return None if self._records.may_be_forgotten() else JobState("CANCELLED")
+            is_known = job in self._known
+            return JobState("CANCELLED") if is_known or not self._records.may_be_forgotten() else None
         if found is None:
             return state
         return replace(found, state=state.state, reason=state.reason or found.reason) if state else found

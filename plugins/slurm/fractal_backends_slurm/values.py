@@ -134,13 +134,13 @@ def exported(line: str) -> tuple[str, str] | None:
     return (match["name"], "".join(words)) if len(words) < 2 else None
 
 
-def is_extra_line(line: str) -> bool:
-    """Whether `extra_lines` may hold it."""
+def extra_line_problem(line: str) -> str | None:
+    """Why `extra_lines` may not hold it, if so."""
     try:
         _extra_line(_one_line(line))
-    except ValueError:
-        return False
-    return True
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _extra_line(line: str) -> str:

@@ -139,7 +139,7 @@ def of_unstarted(state: JobState | None, words: str) -> Outcome:
     if state.signal == _FAILED_LAUNCH:
         info += " The folder of the run, or a file in it, cannot be used on the node."
     elif state.exit_code or state.state == "COMPLETED":
-        info += " What the job does before its units, such as worker_init, may have ended it."
+        info += " What comes before its units, worker_init or a shebang that is no shell, may have ended it."
     return Outcome(cause, info)
 
 
@@ -149,7 +149,8 @@ def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
         hint = "Hint: make sure that it is executable."
         return Outcome(Cause.INVALID_COMMAND, f'Command "{command}" is not valid. {hint}')
     if note.refused == "log":
-        return Outcome(Cause.LAUNCH_FAILED, f"Cannot write the log {log_file} on the compute node.")
+        why = f": {note.said}" if note.said else ""
+        return Outcome(Cause.LAUNCH_FAILED, f"Cannot write the log {log_file} on {note.host}{why}.")
     return None
 
 

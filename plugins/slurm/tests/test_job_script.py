@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fractal_backends_slurm.receipts import End, Note, Receipts
 from fractal_backends_slurm.script import JobScript
-from fractal_backends_slurm.verdicts import of_end
+from fractal_backends_slurm.verdicts import of_end, of_refusal
 
 from conftest import eventually
 
@@ -196,9 +196,12 @@ def test_a_command_that_cannot_be_run(node: Node, command: str) -> None:
     assert notes["0_par_0000000"].refused == "command"
 
 
-def test_a_folder_that_cannot_be_written_to(plain_node: Node) -> None:
-    notes = plain_node.run("true", place=f"{plain_node.place}/missing")
-    assert notes["0_par_0000000"].refused == "log"
+def test_a_folder_that_cannot_be_written_to(node: Node) -> None:
+    note = node.run("true", place=f"{node.place}/missing")["0_par_0000000"]
+    outcome = of_refusal(note, "true", "/l")
+    assert outcome is not None
+    assert outcome.info.startswith("Cannot write the log /l on n1: "), outcome.info
+    assert "directory" in note.said.lower()
 
 
 def test_array_tasks_have_their_own_units(node: Node) -> None:

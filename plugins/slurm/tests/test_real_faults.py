@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import eventually
-from fractal_backends import Cause, UnitState
+from fractal_backends import Cause, InvalidInputError, UnitState
 from slurm_lab import Settings, SlurmLab
 from tests.helpers.slurm_runs import LONG_S, SlurmRun, StartRun, until_asked_again
 
@@ -122,7 +122,8 @@ def test_the_answer_to_a_submission_is_lost(
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
     run = start_run({"a": "exit 0", "b": "exit 3"})
     run.must_end(b=Cause.TASK_ERROR)
-    assert len(slurm_lab.calls("sbatch")) == 1, slurm_lab.calls()
+    submissions = [words for words in slurm_lab.calls("sbatch") if "--test-only" not in words]
+    assert len(submissions) == 1, slurm_lab.calls()
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
@@ -155,6 +156,29 @@ def test_jobs_are_cancelled_from_outside(start_run: StartRun, slurm_lab: SlurmLa
     until_asked_again(slurm_lab)
     slurm_lab.run("scancel", job, f"{array}_{int(index) + 1}")
     run.must_end(a=Cause.CANCELLED, b=Cause.CANCELLED, d=Cause.TASK_ERROR)
+
+
+@pytest.mark.parametrize("which", ["some", "all"])
+def test_waiting_jobs_are_cancelled_from_outside_after_a_restart(
+    start_run: StartRun, slurm_lab: SlurmLab, which: str
+) -> None:
+    """A controller that was started again may have forgotten jobs; it had not forgotten these."""
+    node = slurm_lab.nodes[0]
+    slurm_lab.drain(node)
+    run = start_run({"a": "exit 0", "b": "exit 3", "c": "exit 0"}, {**ONE_EACH, "nodelist": node})
+    assert eventually(lambda: len(slurm_lab.jobs()) == 3, 30), run.story()
+    array = next(iter(slurm_lab.jobs())).partition("_")[0]
+    slurm_lab.wait_until_saved()
+    slurm_lab.crash_slurmctld()
+    slurm_lab.start_slurmctld()
+    until_asked_again(slurm_lab, 4)
+    for index in range(3):
+        if which == "all" or index != 1:
+            slurm_lab.run("scancel", f"{array}_{index}")
+    until_asked_again(slurm_lab, 2)
+    slurm_lab.heal()
+    b = Cause.CANCELLED if which == "all" else Cause.TASK_ERROR
+    run.must_end(a=Cause.CANCELLED, b=b, c=Cause.CANCELLED)
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
@@ -203,8 +227,10 @@ def test_a_limit_of_submissions(start_run: StartRun, slurm_lab: SlurmLab) -> Non
 @pytest.mark.slurm(WITH_ACCOUNTS)
 def test_an_account_that_does_not_exist(start_run: StartRun) -> None:
     run = start_run({"a": "exit 0"}, slurm_account="nobody")
-    run.must_end(a=Cause.LAUNCH_FAILED)
-    assert "invalid account" in run.outcomes["a"].info.lower(), run.story()
+    run.wait()
+    assert isinstance(run.error, InvalidInputError), run.story()
+    assert "account=nobody: sbatch: Invalid account" in str(run.error)
+    assert run.events == []
 
 
 def test_the_folder_of_the_submission_is_gone(start_run: StartRun, slurm_lab: SlurmLab) -> None:

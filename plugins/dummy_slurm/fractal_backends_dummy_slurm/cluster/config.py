@@ -158,6 +158,7 @@ def parse(values: Any) -> ClusterConfig:
             if name in values:
                 setattr(config, name, [_make(kind, item, name, wrong) for item in values[name]])
         config.users = {user: _make(UserLimits, item, "users", wrong) for user, item in config.users.items()}
+        wrong += _faults(config.faults)
         wrong += _cross_check(config) if not wrong else []
     if wrong:
         raise ConfigError("\n".join(wrong))
@@ -185,12 +186,16 @@ def _make(kind: type[Any], values: Any, where: str, wrong: list[str]) -> Any:
         return None
 
 
+def _faults(values: dict[str, Any]) -> list[str]:
+    try:
+        plan(values)
+    except FaultError as error:
+        return [f"In faults: {line}" for line in str(error).splitlines()]
+    return []
+
+
 def _cross_check(config: ClusterConfig) -> list[str]:
     wrong = []
-    try:
-        plan(config.faults)
-    except FaultError as error:
-        wrong.append(f"In faults: {error}")
     if config.memory_kill not in ("cgroup", "poll", "none"):
         wrong.append(f"memory_kill is one of cgroup, poll, none; not {config.memory_kill!r}.")
     if sum(partition.default for partition in config.partitions) != 1:

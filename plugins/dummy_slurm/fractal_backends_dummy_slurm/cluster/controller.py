@@ -56,8 +56,7 @@ class Controller(Book):
         impossible = self.cluster.unsatisfiable(submission)
         self.next_id += 1
         if "test-only" in asked.options:
-            partition = self.cluster.fitting(submission)
-            raise Refused(self._test_only(submission, partition), 1 if partition is None else 0)
+            raise self._test_only(submission)
         submission.script = os.path.join(self.folder, "scripts", f"{submission.id}-{time.time_ns()}")
         with open(submission.script, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(asked.script)
@@ -67,14 +66,16 @@ class Controller(Book):
             raise Refused(impossible + refusal.message)
         return submission
 
-    def _test_only(self, submission: Submission, partition: str | None) -> str:
-        if partition is None:
-            return "allocation failure: Requested node configuration is not available\n"
+    def _test_only(self, submission: Submission) -> Refused:
+        fitting = self.cluster.fitting(submission)
+        if fitting is None:
+            return Refused("allocation failure: Requested node configuration is not available\n")
+        partition, nodes = fitting
         when = time.strftime("%Y-%m-%dT%H:%M:%S")
-        names = [node.name for node in self.cluster.members(partition)][: submission.nodes]
-        return (
+        return Refused(
             f"sbatch: Job {submission.id} to start at {when} using {submission.all_cpus} processors"
-            f" on nodes {hostlist.compress(names)} in partition {partition}\n"
+            f" on nodes {hostlist.compress(nodes)} in partition {partition}\n",
+            0,
         )
 
     def _accept(self, submission: Submission, impossible: bool) -> None:

@@ -72,12 +72,21 @@ class Fault:
 
 
 def plan(values: dict[str, Any]) -> list[Fault]:
-    """What the configuration says. Raises FaultError."""
+    """What the configuration says. Raises FaultError with all that is wrong, a line each."""
     if "seed" in values:
         _check(values, _RANDOM)
         return _at_random(**values)
     _check(values, {"plan": "list[Any]"})
-    return [_read(item) for item in values.get("plan", [])]
+    faults: list[Fault] = []
+    wrong: list[str] = []
+    for item in values.get("plan", []):
+        try:
+            faults.append(_read(item))
+        except FaultError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise FaultError("\n".join(wrong))
+    return faults
 
 
 def _check(values: dict[str, Any], known: dict[str, str]) -> None:

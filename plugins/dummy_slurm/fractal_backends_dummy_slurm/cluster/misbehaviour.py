@@ -45,6 +45,8 @@ class Misbehaviour:
 
     def answer(self, command: str, execute: Callable[[], list[bytes]], words: list[str]) -> list[bytes]:
         """What the command gets to see."""
+        if "--test-only" in words:  # no submission
+            return execute()
         befalls = None
         for fault in self._faults.on(command):
             if fault.kind in COMMAND_FAULTS:

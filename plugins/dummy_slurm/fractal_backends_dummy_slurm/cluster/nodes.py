@@ -87,12 +87,12 @@ class Cluster:
         problems = [self._unsatisfiable(asked, name) for name in names]
         return None if None in problems or not problems else problems[-1]
 
-    def fitting(self, asked: Submission) -> str | None:
-        """The first partition whose nodes would do if they were empty."""
+    def fitting(self, asked: Submission) -> tuple[str, list[str]] | None:
+        """The first partition, and the nodes of it, that would do if all that are up were empty."""
         for name in asked.partitions:
-            enough = len(self._able(asked, name)) >= asked.nodes
-            if enough and not self.outgrows(asked, name):
-                return name
+            nodes = [node.name for node in self._able(asked, name) if node.state == "UP"]
+            if len(nodes) >= asked.nodes and not self.outgrows(asked, name):
+                return name, nodes[: asked.nodes]
         return None
 
     def _unsatisfiable(self, asked: Submission, partition: str) -> str | None:

@@ -49,6 +49,13 @@ _TRIED_ONLY = [
     "--test-only --partition=small --nodes=2",
     "--test-only --cpus-per-task=99",
     "--test-only --mem=99999999",
+    "--test-only --constraint=nope",
+    "--test-only --constraint=gpu --gres=gpu:1",
+    "--test-only --gres=gpu:5",
+    "--test-only --gres=nope:1",
+    "--test-only --nodelist=nope",
+    "--test-only --account=nope",
+    "--test-only --nope",
 ]
 _SCRIPTS = [
     "",
@@ -83,6 +90,7 @@ _OF_THE_SITE = [
     "sinfo --noheader --format=%P|%c|%m|%l --partition=small",
     "sinfo --noheader --format=%P|%c|%m|%l|%D|%t",
     "sinfo --noheader --Node --partition=main --format=%N|%P|%c|%m|%l|%D|%T|%E",
+    "sinfo --noheader --Node --partition=main --format=%a|%T|%f|%G|%c|%m",
     "sinfo --noheader --partition=nope",
     "scontrol show partition",
     "scontrol show partition nope",

@@ -18,7 +18,9 @@ if [ -e "$fb_stem.log" ] || [ -L "$fb_stem.log" ]; then fb_refuse claimed; fi
 umask 077
 set -C
 { true >"$fb_stem.log"; } 2>/dev/null || {
-    if [ -e "$fb_stem.log" ]; then fb_refuse claimed; else fb_refuse log; fi
+    if [ -e "$fb_stem.log" ]; then fb_refuse claimed; fi
+    fb_why=$({ true >"$fb_stem.log"; } 2>&1)
+    fb_refuse "log ${fb_why##*: }"
 }
 set +C
 if [ -e "$fb_stem.metadiff.json" ]; then rm -f "$fb_stem.metadiff.json"; fi

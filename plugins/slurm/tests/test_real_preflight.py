@@ -1,0 +1,115 @@
+"""What SLURM would refuse is told before anything is submitted; what it would only make wait is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import eventually
+from fractal_backends import Cause, InvalidInputError, get_backend
+from slurm_lab import Settings, SlurmLab
+from tests.helpers.slurm_runs import StartRun
+
+Json = dict[str, Any]
+WRONG: Json = {
+    "gres": "nope:1",
+    "constraint": "nope",
+    "nodelist": "nope",
+    "mem": "900G",
+    "extra_lines": ["#SBATCH --nope=1", "#SBATCH --neither"],
+}
+TOLD = [
+    "mem=921600 is more than the largest node's MB: 16000",
+    "gres=nope:1: sbatch: Invalid generic resource (gres) specification",
+    "constraint=nope: sbatch: Invalid feature specification",
+    "nodelist=nope: sbatch: Invalid node name specified",
+    "extra_lines: '#SBATCH --nope=1': sbatch: unrecognized option '--nope=1'",
+    "extra_lines: '#SBATCH --neither': sbatch: unrecognized option '--neither'",
+]
+
+
+def problems(place: Path, *metas: Json, backend: str = "slurm", **options: Any) -> list[str]:
+    """What is told of a workflow with these metas, without the names of tasks."""
+    task = {"name": "t", "type": "non_parallel", "command_non_parallel": "true"}
+    chosen = get_backend(backend, options=options)
+    workflow = {"task_list": [{"task": task, "meta_non_parallel": meta} for meta in metas]}
+    prepared = chosen.prepare(workflow, {"zarr_dir": "/data"})
+    try:
+        chosen.check(chosen.run_info(place / "run", "tests"), prepared)
+    except InvalidInputError as error:
+        assert [line.split(",")[0] for line in error.problems] == sorted(
+            line.split(",")[0] for line in error.problems
+        )
+        return [line.partition("meta_non_parallel: ")[2] for line in error.problems]
+    return []
+
+
+@pytest.mark.slurm(Settings(accounting=True))
+def test_all_that_is_wrong_is_told_at_once(place: Path, slurm_lab: SlurmLab) -> None:
+    partition = {"partition": "nope", "constraint": "gpu", "gres": "gpu:99"}  # where that is, is not known
+    told = problems(place, WRONG, {}, partition, {"account": "nope", "gpus": "99"}, {"gres": "gpu:99"})
+    assert told == [
+        *TOLD,
+        "partition=nope: sbatch: invalid partition specified: nope; Invalid partition name specified",
+        "account=nope: sbatch: Invalid account or account/partition combination specified",
+        "gpus=99: sbatch: Requested node configuration is not available",
+        "gres=gpu:99: sbatch: Requested node configuration is not available",
+    ]
+    assert all("--test-only" in words for words in slurm_lab.calls("sbatch"))
+    assert slurm_lab.jobs() == {}
+
+
+def test_what_cannot_be_had_together_is_told(place: Path, slurm_lab: SlurmLab) -> None:
+    told = problems(place, {"constraint": "plain", "gres": "gpu:1"}, {"partition": "small", "gres": "gpu:1"})
+    assert [line.rpartition(": ")[2] for line in told] == [
+        "Requested node configuration is not available"
+    ] * 2
+
+
+def test_nodes_that_are_away_are_waited_for(place: Path, slurm_lab: SlurmLab, start_run: StartRun) -> None:
+    """`sbatch --test-only` says of them what it says of nodes that there are not; sbatch accepts the job."""
+    gpu_node = slurm_lab.nodes[-1]
+    slurm_lab.drain(gpu_node)
+    assert problems(place, {"gres": "gpu:1"}, {"nodelist": gpu_node}, WRONG) == TOLD
+    run = start_run({"a": "exit 0"}, {"gres": "gpu:1"})
+    assert eventually(lambda: "PENDING" in slurm_lab.jobs().values(), 30), run.story()
+    slurm_lab.resume(gpu_node)
+    run.must_end()
+
+
+def test_a_partition_that_is_down_is_waited_for(
+    place: Path, slurm_lab: SlurmLab, start_run: StartRun
+) -> None:
+    slurm_lab.run("scontrol", "update", "partition=small", "state=down")
+    try:
+        run = start_run({"a": "exit 0"}, {"partition": "small"})
+        assert eventually(lambda: "PENDING" in slurm_lab.jobs().values(), 30), run.story()
+    finally:
+        slurm_lab.run("scontrol", "update", "partition=small", "state=up")
+    run.must_end()
+
+
+def test_a_scheduler_that_does_not_answer_has_no_objection(place: Path, slurm_lab: SlurmLab) -> None:
+    slurm_lab.crash_slurmctld()
+    assert problems(place, WRONG) == []
+
+
+def test_commands_before_a_submission_may_make_it_right(
+    place: Path, slurm_lab: SlurmLab, start_run: StartRun
+) -> None:
+    export = "export SBATCH_CONSTRAINT=plain"
+    assert problems(place, {"constraint": "nope"}, pre_submission_commands=[export]) == []
+    assert problems(place, {"mem": "900G"}, pre_submission_commands=[export]) == TOLD[:1]
+    run = start_run({"a": "exit 0"}, {"constraint": "nope", "pre_submission_commands": [export]})
+    run.must_end(a=Cause.LAUNCH_FAILED)
+    assert f"(after pre_submission_commands: {export})" in run.outcomes["a"].info
+
+
+def test_the_dummy_tells_the_same(place: Path, slurm_lab: SlurmLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(place / "cluster"))
+    (place / "settings.json").write_text('{"nodes": [{"name": "n[1-4]", "memory_mb": 16000, "gpus": 2}]}')
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(place / "settings.json"))
+    assert problems(place, WRONG, backend="dummy_slurm") == problems(place, WRONG)
+    assert not (place / "cluster").exists()
