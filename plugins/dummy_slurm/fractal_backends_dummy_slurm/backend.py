@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from fractal_backends_slurm import Scheduler, SlurmBackend
+from fractal_backends_slurm import Scheduler, SlurmBackend, SlurmOptions
+from pydantic import Field
 
 from fractal_backends import Options, RunInfo, TaskPart, Unit, UnitEvent, UnitExecutor
 
@@ -14,11 +15,21 @@ from .cluster.config import ConfigError
 from .lease import Lease, configuration, default_folder
 
 
+class DummySlurmOptions(SlurmOptions):
+    """As for SLURM, but everything is near by."""
+
+    poll_interval: float = Field(0.5, gt=0)
+    """Seconds between two questions to the scheduler at least."""
+    receipt_deadline: float = Field(10.0, gt=0)
+    """Seconds that an ended job's receipts may take to show up."""
+
+
 class DummySlurmBackend(SlurmBackend):
     """Runs units as job arrays of a pretend cluster on this machine."""
 
     name = "dummy_slurm"
     interface_version = 1
+    options_model = DummySlurmOptions
     description = "A pretend SLURM cluster on this machine, for trying things out and for tests"
 
     def problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:

@@ -241,7 +241,7 @@ class Tracker:
             is_newer = job in snapshot.asked and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
-        is_ended = state is not None and state.state in verdicts.ENDED_FROM_OUTSIDE
+        is_ended = state is not None and verdicts.was_ended_from_outside(state)
         if is_ended and receipts.has_begun(job, index):
             patience /= _KILLED_SHARE
         return waited >= patience
@@ -262,7 +262,7 @@ class Tracker:
             if is_newer:
                 self._survived.add(unit.label)
         else:
-            decided = is_newer or state.state in verdicts.ENDED_FROM_OUTSIDE
+            decided = is_newer or verdicts.was_ended_from_outside(state)
         if not decided:
             return
         state = self._in_full(job, index, state)

@@ -18,7 +18,9 @@ RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING
 """All other states are ends."""
 UNENDED = WAITING | RUNNING
 
-ENDED_FROM_OUTSIDE = frozenset(["CANCELLED", "REVOKED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"])
+_ENDED_FROM_OUTSIDE = frozenset(["CANCELLED", "REVOKED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"])
+_SCRIPT_LOST = re.compile(r"JobLaunchFailure|RaisedSignal")
+"""Reasons why a job failed that was started: its script was killed."""
 _NODE_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL"})
 _OF_STATE = {
     "CANCELLED": Cause.CANCELLED,
@@ -50,6 +52,12 @@ _FAILED_LAUNCH = 53
 def can_never_start(state: JobState) -> bool:
     """Whether a pending array task waits for something that does not come by waiting."""
     return state.state == "PENDING" and _NEVER.search(state.reason) is not None
+
+
+def was_ended_from_outside(state: JobState) -> bool:
+    """Whether the script of a job that had begun did not come to its own end."""
+    is_lost = state.state == "FAILED" and _SCRIPT_LOST.match(state.reason) is not None
+    return is_lost or state.state in _ENDED_FROM_OUTSIDE
 
 
 def of_end(note: Note, end: End, limit_s: int | None, *, is_last: bool) -> Outcome | None:

@@ -197,6 +197,16 @@ def test_a_job_is_killed_by_a_signal_from_outside(start_run: StartRun, slurm_lab
     assert run.outcomes["a"].signal == signal.SIGKILL
 
 
+def test_a_job_script_is_killed_from_outside(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """SLURM says so, which is why no word of it is waited for until the deadline."""
+    run = start_run({"a": "sleep 300", "b": "exit 0"}, {"tasks_per_job": 1, "receipt_deadline": 60})
+    job = run.place_of("a")[1].partition("_")[0]
+    scripts = [pid for pid, command in slurm_lab.processes().items() if "slurm_script" in command]
+    assert len(scripts) == 1, (job, slurm_lab.processes())
+    os.kill(scripts[0], signal.SIGKILL)
+    run.must_end(30, a=Cause.KILLED)
+
+
 def test_the_queue_is_full(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """Others' jobs leave no room for ours; when they end there is."""
     known = len(slurm_lab.run("squeue", "--noheader", "--array", "--states=all").splitlines())
