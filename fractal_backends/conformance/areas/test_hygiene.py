@@ -169,15 +169,29 @@ def _must_not_grow(subject: Subject, runner: Runner, held: _Held) -> None:
 def _growing(subject: Subject, runner: Runner, held: _Held) -> dict[str, set[Any]]:
     """That of which more is held after every round, by name, and what is new in the last one."""
     _one_of_each(subject, runner)
-    suspects = dict(held)
-    before: dict[str, set[Any]] = {}
+    least = {what: _least(now, _GRACE_S) for what, now in held.items()}  # without what is about to end
+    grown: dict[str, set[Any]] = {}
     for _ in range(_ROUNDS):
-        before = {what: now() for what, now in suspects.items()}
         _one_of_each(subject, runner)
-        suspects = {what: now for what, now in suspects.items() if not _shrinks(now, len(before[what]))}
-        if not suspects:
-            return {}
-    return {what: now() - before[what] for what, now in suspects.items()}
+        now = {what: _least(held[what], _GRACE_S, len(before)) for what, before in least.items()}
+        grown = {what: now[what] - before for what, before in least.items() if len(now[what]) > len(before)}
+        if not grown:
+            break
+        least = {what: now[what] for what in grown}
+    return grown
+
+
+def _least(held: Callable[[], set[Any]], seconds: float, limit: int = 0) -> set[Any]:
+    """The least that is held within some time, which ends early once it is no more than the limit."""
+    least = held()
+
+    def is_little() -> bool:
+        nonlocal least
+        least = min(least, held(), key=len)
+        return len(least) <= limit
+
+    processes.eventually(is_little, seconds)
+    return least
 
 
 def _must_be_nothing(grown: Mapping[str, set[Any]]) -> None:
@@ -187,10 +201,6 @@ def _must_be_nothing(grown: Mapping[str, set[Any]]) -> None:
             f"no more {what} after a success, a failure and a cancel than before them",
             f"more of them after each of {_ROUNDS} rounds; new in the last one: {listed}",
         )
-
-
-def _shrinks(held: Callable[[], set[Any]], limit: int) -> bool:
-    return processes.eventually(lambda: len(held()) <= limit, _GRACE_S)
 
 
 def _one_of_each(subject: Subject, runner: Runner) -> None:
