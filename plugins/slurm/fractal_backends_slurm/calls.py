@@ -25,6 +25,8 @@ _RETRY = re.compile(
 """Of errors that say nothing about the request. It may have got there all the same."""
 _SLEEPS = re.compile(r",? sleeping and retrying")
 """What sbatch says where the queue is full, before it tries again for two minutes."""
+_NO_ROOM = re.compile(r"submit limit|MaxJobCount|MaxSubmit|unable to accept job", re.IGNORECASE)
+"""Of refusals for the number of jobs that there would be."""
 _LOOK_S = 0.2
 _NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
 
@@ -36,6 +38,11 @@ class SchedulerError(Exception):
         super().__init__(message)
         self.may_pass = may_pass
         """Whether asking again can help. It may also have done what it was asked for."""
+
+    @property
+    def lacks_room(self) -> bool:
+        """Whether it was refused for the number of jobs that there would be: fewer may be accepted."""
+        return _NO_ROOM.search(str(self)) is not None
 
 
 class CommandMissingError(SchedulerError):

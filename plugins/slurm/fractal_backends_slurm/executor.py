@@ -117,8 +117,14 @@ class SlurmExecutor(UnitExecutor):
             if not error.may_pass:
                 self._waiting.remove(submission)
                 yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
-            else:
-                yield from _queued(submission, f"the submission is tried again: {error}")
+                return
+            parts = [submission]
+            if error.lacks_room and not self._trackers:  # no end of our own jobs will make room
+                parts = self._submitter.split(submission, options)
+                place = self._waiting.index(submission)
+                self._waiting[place : place + 1] = parts
+            for part in parts:
+                yield from _queued(part, f"the submission is tried again: {error}")
             return
         except PlaceError as error:
             self._waiting.remove(submission)
@@ -135,6 +141,8 @@ class SlurmExecutor(UnitExecutor):
     def _leave(self, tracker: Tracker) -> None:
         self._trackers.remove(tracker)
         self._past.append(tracker)
+        for submission in self._waiting:  # maybe for want of room
+            submission.try_at = min(submission.try_at, time.monotonic() + _SLOW_S)
         self._queue.forget({tracker.submission.job or "": tracker.submission.name})
 
     def _adopt(self, units: Sequence[Unit], options: SlurmOptions) -> Iterator[UnitEvent]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fractal_backends import Unit
 
+from .packing import Packing
 from .receipts import Receipts
 
 FOLDER = ".slurm"
@@ -29,6 +30,8 @@ class Submission:
     before: Sequence[str] = ()
     """Lines of shell for the submission itself."""
     attempt: int = 1
+    packing: Packing | None = None
+    """How its units were packed; None where an earlier runner did that."""
     job: str | None = None
     adopted: bool = False
     """Whether an earlier runner submitted it, maybe with more units than these."""

@@ -44,16 +44,32 @@ class Submitter:
         packing = pack(len(units), options, limits)
         most = packing.units * limits.max_array_size
         for start in range(0, len(units), most):
-            some = units[start : start + most]
-            submission = lay_out(some, packing.units, self._place.remote, attempt)
-            title = (
-                f"fractal-backends run={self._run.id} task={some[0].order}"
-                f" units={some[0].label}..{some[-1].label}"
-            )
-            submission.script = self._script(submission, some[0], packing, options, title)
-            submission.arguments = self._arguments(submission, packing, options, title)
-            submission.before = options.pre_submission_commands
-            yield submission
+            yield self._submission(units[start : start + most], packing, options, attempt)
+
+    def _submission(
+        self, units: Sequence[Unit], packing: Packing, options: SlurmOptions, attempt: int
+    ) -> Submission:
+        submission = lay_out(units, packing.units, self._place.remote, attempt)
+        title = (
+            f"fractal-backends run={self._run.id} task={units[0].order}"
+            f" units={units[0].label}..{units[-1].label}"
+        )
+        submission.packing = packing
+        submission.script = self._script(submission, units[0], packing, options, title)
+        submission.arguments = self._arguments(submission, packing, options, title)
+        submission.before = options.pre_submission_commands
+        return submission
+
+    def split(self, submission: Submission, options: SlurmOptions) -> list[Submission]:
+        """Two in the place of one that was refused; itself where it is one array task already."""
+        if submission.packing is None or len(submission.parts) == 1:
+            return [submission]
+        self._place.remove(submission.folder)
+        half = submission.packing.units * ((len(submission.parts) + 1) // 2)
+        return [
+            self._submission(some, submission.packing, options, submission.attempt)
+            for some in (submission.units[:half], submission.units[half:])
+        ]
 
     def _script(
         self, submission: Submission, example: Unit, packing: Packing, options: SlurmOptions, title: str
@@ -108,19 +124,19 @@ class Submitter:
 
         Raises SchedulerError; one that may pass sets the time for the next try. Raises PlaceError.
         """
-        submission.tries += 1
+        if submission.tries == 0:
+            files = {UNITS_FILE: units_file(submission.units), SCRIPT_FILE: submission.script}
+            self._place.put(submission.folder, files, submission.units)
+        pause = _FIRST_PAUSE_S
         try:
-            if submission.tries == 1:
-                files = {UNITS_FILE: units_file(submission.units), SCRIPT_FILE: submission.script}
-                self._place.put(submission.folder, files, submission.units)
-            else:
-                self.find_lost([submission])
+            self.find_lost([submission])
             if submission.job is None:
+                pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**submission.tries)
+                submission.tries += 1
                 submission.job = self._scheduler.submit(
                     submission.script, submission.arguments, user=self._place.user, before=submission.before
                 )
         except SchedulerError as error:
-            pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (submission.tries - 1))
             submission.try_at = time.monotonic() + pause
             self._logger.warning("A submission of %d units failed: %s", len(submission.units), error)
             raise

@@ -235,6 +235,22 @@ def test_a_limit_of_submissions(start_run: StartRun, slurm_lab: SlurmLab) -> Non
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
+def test_a_limit_of_submissions_that_is_smaller_than_an_array(
+    start_run: StartRun, slurm_lab: SlurmLab
+) -> None:
+    """Smaller arrays are accepted, one after another."""
+    account = ("modify", "account", "lab", "set")
+    slurm_lab.sacctmgr(*account, "MaxSubmitJobs=3")
+    try:
+        run = start_run({**dict.fromkeys("abcdefghi", "exit 0"), "bad": "exit 3"}, ONE_EACH)
+        run.must_end(bad=Cause.TASK_ERROR)
+        run.must_leave_no_files()
+    finally:
+        slurm_lab.sacctmgr(*account, "MaxSubmitJobs=-1")
+    assert len(slurm_lab.calls("sbatch")) < 20, slurm_lab.calls("sbatch")
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
 def test_an_account_that_does_not_exist(start_run: StartRun) -> None:
     run = start_run({"a": "exit 0"}, slurm_account="nobody")
     run.wait()
