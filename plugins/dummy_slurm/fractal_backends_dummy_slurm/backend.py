@@ -12,7 +12,7 @@ from pydantic import Field
 from fractal_backends import Options, RunInfo, TaskPart, Unit, UnitEvent, UnitExecutor
 
 from .cluster.config import ConfigError
-from .lease import Lease, configuration, default_folder
+from .lease import DummySlurmError, Lease, configuration, default_folder
 
 
 class DummySlurmOptions(SlurmOptions):
@@ -43,7 +43,13 @@ class DummySlurmBackend(SlurmBackend):
 
     def open(self, run: RunInfo) -> UnitExecutor:
         """See `Backend.open`."""
-        lease = Lease(default_folder(), configuration())
+        settings = configuration()
+        lease = Lease(default_folder(), settings)
+        if settings and lease.settings() != settings:
+            run.logger.warning(
+                "The dummy cluster in %s was started with other settings, which it keeps while it is up",
+                lease.folder,
+            )
         try:
             return _LeasedExecutor(super().open(run), lease)
         except BaseException:
@@ -57,8 +63,11 @@ class DummySlurmBackend(SlurmBackend):
 
     def site_problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
         """See `SlurmBackend.site_problems`."""
-        with Lease(default_folder(), configuration()):
-            yield from super().site_problems(run, parts)
+        try:
+            with Lease(default_folder(), configuration()):
+                yield from super().site_problems(run, parts)
+        except DummySlurmError as error:
+            yield str(error)
 
     def scheduler(self, run: RunInfo) -> Scheduler:
         """See `SlurmBackend.scheduler`."""

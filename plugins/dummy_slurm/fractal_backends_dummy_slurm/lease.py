@@ -25,6 +25,7 @@ FOLDER_VARIABLE = "DUMMY_SLURM_DIR"
 CONFIG_VARIABLE = "DUMMY_SLURM_CONFIG"
 _START_DEADLINE_S = 30.0
 _RETRY_S = 0.01
+_PAUSE_S = 1.0
 _HERE = Path(__file__).parent
 
 
@@ -62,6 +63,8 @@ def ensure_running(
         if lock is not None:
             try:
                 _start(folder, cluster, values, lock, keep)
+            except OSError as error:
+                raise DummySlurmError(f"The controller in {folder} cannot be started: {error}.") from error
             finally:
                 os.close(lock)
         time.sleep(_RETRY_S)
@@ -89,10 +92,13 @@ def _take_lock(folder: Path) -> int | None:
 
 
 def _make_folder(folder: Path, mode: int) -> None:
-    """If it is not there; whatever the umask."""
-    with contextlib.suppress(FileExistsError, FileNotFoundError):  # a controller that ends removes it
-        folder.mkdir(0o700, parents=True)
-        folder.chmod(mode)
+    """If it is not there; whatever the umask. Raises DummySlurmError."""
+    try:
+        with contextlib.suppress(FileExistsError, FileNotFoundError):  # a controller that ends removes it
+            folder.mkdir(0o700, parents=True)
+            folder.chmod(mode)
+    except OSError as error:
+        raise DummySlurmError(f"{folder} cannot be made: {error.strerror}.") from error
 
 
 def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: int, keep: bool) -> None:
@@ -100,7 +106,9 @@ def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: in
         (folder / "keep").touch()
     config_file = folder / "config.json"
     if values or not config_file.exists():
-        config_file.write_text(json.dumps(values))
+        new = folder / "config.json.new"
+        new.write_text(json.dumps(values))
+        new.rename(config_file)
     _install_commands(folder, config)
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     with open(folder / "log", "ab") as log:
@@ -161,6 +169,10 @@ class Lease:
         """The folder of sbatch and the others."""
         return self.folder / "bin"
 
+    def settings(self) -> Any:
+        """Those that the controller was started with."""
+        return json.loads((self.folder / "config.json").read_text())
+
     def _take(self) -> socket.socket:
         deadline = time.monotonic() + _START_DEADLINE_S
         while time.monotonic() < deadline:
@@ -184,18 +196,25 @@ class Lease:
             if self._leaving.is_set():
                 return
             self._end.close()
-            with contextlib.suppress(DummySlurmError):
+            try:
                 self._end = self._take()
+            except DummySlurmError:
+                self._leaving.wait(_PAUSE_S)  # such as a disk that is full now
+            if self._leaving.is_set():  # and was told so to the one before
+                self._leave()
 
     def release(self) -> None:
         """If this was the last one and no job is left, the controller is gone when this returns."""
         if self._leaving.is_set():
             return
         self._leaving.set()
-        with contextlib.suppress(OSError):
-            self._end.sendall(client.pack([b"leave"]))
+        self._leave()
         self._thread.join()
         self._end.close()
+
+    def _leave(self) -> None:
+        with contextlib.suppress(OSError):
+            self._end.sendall(client.pack([b"leave"]))
 
     def __enter__(self) -> Self:
         return self

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -16,6 +18,7 @@ from fractal_backends_dummy_slurm import Lease
 from fractal_backends_dummy_slurm.cluster.config import ClusterConfig, NodeConfig, PartitionConfig, UserLimits
 from fractal_backends_dummy_slurm.cluster.faults import COMMAND_FAULTS, JOB_FAULTS, OTHER_FAULTS
 
+from conftest import eventually
 from fractal_backends import InvalidInputError, TaskExecutionError, get_backend
 from tests.helpers.plugins import open_folder
 from tests.helpers.processes import ROOT
@@ -155,6 +158,61 @@ def test_what_befell_jobs_and_commands_can_be_seen_afterwards(
     assert "fault: error {} befalls squeue --noheader" in (tmp_path / "cluster" / "log").read_text()
     entries = map(json.loads, (tmp_path / "cluster" / "journal").read_text().splitlines())
     assert [entry["befell"] for entry in entries if "fault" in entry] == ["squeue --noheader"]
+
+
+def test_a_fault_of_commands_can_be_made_to_come_next(tmp_path: Path) -> None:
+    fault = """dummyctl fault '{"fault": "error"}'"""
+    assert _shell(f"squeue && {fault} && ! squeue 2>/dev/null && squeue --noheader").returncode == 0
+
+
+def test_a_fault_that_befalls_nothing_is_refused(tmp_path: Path) -> None:
+    result = _shell("""dummyctl fault '{"fault": "requeue"}'""")
+    assert (result.returncode, result.stderr) == (1, "dummyctl: no job runs that it could befall\n")
+
+
+def _controller_of(folder: Path) -> int:
+    commands = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            commands[int(path.parent.name)] = path.read_bytes()
+    (pid,) = (pid for pid, words in commands.items() if b"server.main" in words and bytes(folder) in words)
+    return pid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_controller_comes_back_when_there_is_room_again(tmp_path: Path) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)
+    try:
+        with Lease(folder, {"contact_s": 0.5}) as lease:
+            squeue = [str(lease.commands / "squeue")]
+            assert subprocess.run(squeue, check=False, capture_output=True).returncode == 0
+            with contextlib.suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            os.kill(_controller_of(folder), signal.SIGKILL)
+            assert subprocess.run(squeue, check=False, capture_output=True).returncode != 0
+            (folder / "filler").unlink(missing_ok=True)
+            again = eventually(
+                lambda: subprocess.run(squeue, check=False, capture_output=True).returncode == 0, 40
+            )
+            assert again
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_settings_that_a_running_cluster_does_not_have_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "settings.json").write_text('{"accounting": false}')
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(tmp_path / "cluster"))
+    with Lease(tmp_path / "cluster"):
+        _run(tmp_path / "first", "/bin/true", 1)
+        assert "other settings" not in caplog.text
+        monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+        _run(tmp_path / "second", "/bin/true", 1)
+    assert "was started with other settings" in caplog.text
 
 
 def test_the_documentation_has_all_settings_and_faults() -> None:

@@ -153,17 +153,31 @@ def parse(values: Any) -> ClusterConfig:
     """Raises ConfigError that names all that is wrong."""
     wrong: list[str] = []
     config = _make(ClusterConfig, values, "the configuration", wrong)
-    if config is not None:
-        for name, kind in _NESTED.items():
-            if name in values:
-                setattr(config, name, [_make(kind, item, name, wrong) for item in values[name]])
-        config.users = {user: _make(UserLimits, item, "users", wrong) for user, item in config.users.items()}
-        wrong += _faults(config.faults)
-        wrong += _cross_check(config) if not wrong else []
+    nested = _make_nested(values, wrong) if isinstance(values, dict) else {}
+    if config is not None and not wrong:
+        for name, made in nested.items():
+            setattr(config, name, made)
+        wrong += _cross_check(config)
     if wrong:
         raise ConfigError("\n".join(wrong))
     assert isinstance(config, ClusterConfig)
     return config
+
+
+def _make_nested(values: dict[str, Any], wrong: list[str]) -> dict[str, Any]:
+    """What is made of the parts; those that are no lists or objects at all are told elsewhere."""
+    made: dict[str, Any] = {}
+    for name, kind in _NESTED.items():
+        if isinstance(values.get(name), list):
+            made[name] = [_make(kind, item, name, wrong) for item in values[name]]
+    if isinstance(users := values.get("users"), dict):
+        made["users"] = {user: _make(UserLimits, item, "users", wrong) for user, item in users.items()}
+    if isinstance(faults := values.get("faults"), dict):
+        wrong += _faults(faults)
+    kill = values.get("memory_kill", "none")
+    if isinstance(kill, str) and kill not in ("cgroup", "poll", "none"):
+        wrong.append(f"memory_kill is one of cgroup, poll, none; not {kill!r}.")
+    return made
 
 
 def _make(kind: type[Any], values: Any, where: str, wrong: list[str]) -> Any:
@@ -173,17 +187,21 @@ def _make(kind: type[Any], values: Any, where: str, wrong: list[str]) -> Any:
         wrong.append(f"In {where}: expected an object, not {values!r}.")
         return None
     unknown = [name for name in values if name not in known]
-    if unknown:
-        wrong.append(f"In {where}: unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
-        return None
-    problems = [checks.problem(name, value, known[name]) for name, value in values.items()]
-    found = [f"In {where}: {problem}." for problem in problems if problem is not None]
-    wrong += found
-    try:
-        return None if found else kind(**values)
-    except TypeError as error:
-        wrong.append(f"In {where}: {error}.")
-        return None
+    found = [f"unknown {', '.join(unknown)}. Known: {', '.join(known)}"] if unknown else []
+    problems = (checks.problem(name, value, known[name]) for name, value in values.items() if name in known)
+    found += [problem for problem in problems if problem is not None]
+    found += [f"{name} is missing" for name in _needed(kind) if name not in values]
+    wrong += [f"In {where}: {problem}." for problem in found]
+    return None if found else kind(**values)
+
+
+def _needed(kind: type[Any]) -> list[str]:
+    missing = dataclasses.MISSING
+    return [
+        item.name
+        for item in dataclasses.fields(kind)
+        if item.default is missing and item.default_factory is missing
+    ]
 
 
 def _faults(values: dict[str, Any]) -> list[str]:
@@ -196,8 +214,6 @@ def _faults(values: dict[str, Any]) -> list[str]:
 
 def _cross_check(config: ClusterConfig) -> list[str]:
     wrong = []
-    if config.memory_kill not in ("cgroup", "poll", "none"):
-        wrong.append(f"memory_kill is one of cgroup, poll, none; not {config.memory_kill!r}.")
     if sum(partition.default for partition in config.partitions) != 1:
         wrong.append("Exactly one partition must be the default one.")
     try:

@@ -16,7 +16,8 @@ from .dependencies import Dependencies
 from .job_env import of_job
 from .jobs import Job, Submission
 from .node_side import NodeSide
-from .sbatch import Asked, Caller, Reader, failed
+from .sbatch import Reader
+from .sbatch_words import Asked, Caller, failed
 from .timers import Timers
 
 QUEUE_FULL_RETRY_S = 1.0

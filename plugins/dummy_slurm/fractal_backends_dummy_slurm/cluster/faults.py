@@ -9,7 +9,8 @@ ones, and maybe `"kinds": [...]`, `"within": 8` (commands or starts) and `"span_
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .checks import problem
@@ -74,11 +75,14 @@ class Fault:
 def plan(values: dict[str, Any]) -> list[Fault]:
     """What the configuration says. Raises FaultError with all that is wrong, a line each."""
     if "seed" in values:
-        _check(values, _RANDOM)
+        kinds = values.get("kinds")
+        wrong = _problems(values, _RANDOM) + _unknown_kinds(kinds if isinstance(kinds, list) else [])
+        if wrong:
+            raise FaultError("\n".join(wrong))
         return _at_random(**values)
-    _check(values, {"plan": "list[Any]"})
+    if wrong := _problems(values, {"plan": "list[Any]"}):
+        raise FaultError("\n".join(wrong))
     faults: list[Fault] = []
-    wrong: list[str] = []
     for item in values.get("plan", []):
         try:
             faults.append(_read(item))
@@ -89,19 +93,18 @@ def plan(values: dict[str, Any]) -> list[Fault]:
     return faults
 
 
-def _check(values: dict[str, Any], known: dict[str, str]) -> None:
+def _problems(values: dict[str, Any], known: dict[str, str]) -> list[str]:
     unknown = [name for name in values if name not in known]
-    if unknown:
-        raise FaultError(f"Unknown {', '.join(unknown)}. Known: {', '.join(known)}.")
-    for name, value in values.items():
-        if found := problem(name, value, known[name]):
-            raise FaultError(f"{found}.")
+    found = [f"Unknown {', '.join(unknown)}. Known: {', '.join(known)}."] if unknown else []
+    wrong = (problem(name, value, known[name]) for name, value in values.items() if name in known)
+    return found + [f"{text}." for text in wrong if text]
 
 
-def _must_be_known(kind: Any) -> None:
+def _unknown_kinds(kinds: Iterable[Any]) -> list[str]:
     known = [*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS]
-    if kind not in known:
-        raise FaultError(f"There is no fault {kind!r}. There are: {', '.join(known)}.")
+    return [
+        f"There is no fault {kind!r}. There are: {', '.join(known)}." for kind in kinds if kind not in known
+    ]
 
 
 def _read(item: Any) -> Fault:
@@ -109,14 +112,16 @@ def _read(item: Any) -> Fault:
         raise FaultError(f"A fault is an object, not {item!r}.")
     rest = dict(item)
     kind = rest.pop("fault", None)
-    _must_be_known(kind)
-    values = _VALUES.get(kind, {})
-    _check(rest, {**_COMMON, **values})
+    if wrong := _unknown_kinds([kind]):
+        raise FaultError(wrong[0])
+    wrong = _problems(rest, {**_COMMON, **_VALUES.get(kind, {})})
     if rest.get("processes", "die") not in ("die", "live"):
-        raise FaultError(f"processes is one of die, live; not {rest['processes']!r}.")
+        wrong.append(f"processes is one of die, live; not {rest['processes']!r}.")
     on = rest.pop("on", COMMAND_FAULTS.get(kind, "start"))
     if on not in _EVENTS or (on == "start" and kind in COMMAND_FAULTS):
-        raise FaultError(f"{kind} cannot come with {on!r}. Events: {', '.join(_EVENTS)}.")
+        wrong.append(f"{kind} cannot come with {on!r}. Events: {', '.join(_EVENTS)}.")
+    if wrong:
+        raise FaultError("\n".join(wrong))
     return Fault(
         kind, on, int(rest.pop("nth", 1)), int(rest.pop("times", 1)), float(rest.pop("after_s", 0.0)), rest
     )
@@ -127,8 +132,6 @@ def _at_random(
 ) -> list[Fault]:
     dice = random.Random(seed)  # noqa: S311
     kinds = kinds or [*COMMAND_FAULTS, *JOB_FAULTS, *OTHER_FAULTS]
-    for kind in kinds:
-        _must_be_known(kind)
     faults = []
     for kind in dice.sample(kinds, min(count, len(kinds))):
         item: dict[str, Any] = {"fault": kind, **dice.choice(_CHOICES.get(kind, [{}]))}
@@ -151,6 +154,10 @@ class Faults:
         return [
             item for item in self._faults if item.on == event and item.nth <= count < item.nth + item.times
         ]
+
+    def add(self, fault: Fault) -> None:
+        """Its nth event is counted from now."""
+        self._faults.append(replace(fault, nth=fault.nth + self._seen.get(fault.on, 0)))
 
     @property
     def seen(self) -> dict[str, int]:

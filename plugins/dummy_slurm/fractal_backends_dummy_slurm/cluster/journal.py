@@ -7,6 +7,7 @@ all that came at or after that time.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -21,9 +22,12 @@ class Journal:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def write(self, **entry: Any) -> dict[str, Any]:
-        """Returns it with its time."""
+        """Returns it with its time. Raises OSError; it is written wholly, or not at all."""
         entry = {"t": time.time(), **entry}
-        os.write(self._file, json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        line = json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+        if (written := os.write(self._file, line)) < len(line):
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
         return entry
 
     def replay(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

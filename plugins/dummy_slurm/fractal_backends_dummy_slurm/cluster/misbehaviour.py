@@ -101,6 +101,16 @@ class Misbehaviour:
 
         self._server.timers.after(fault.after_s, happen)
 
+    def now(self, fault: Fault) -> bool:
+        """Let it happen, or, if it comes with a command, with the next of them. False: no job runs."""
+        if fault.on != "start":
+            self._faults.add(fault)
+            return True
+        if fault.kind in JOB_FAULTS and self._server.job_of_fault(None) is None:
+            return False
+        self._later(fault, None)
+        return True
+
     def happen(self, fault: Fault, job: Job | None) -> None:
         """Now."""
         server, controller = self._server, self._server.controller

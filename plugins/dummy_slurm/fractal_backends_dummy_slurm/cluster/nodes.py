@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from . import hostlist
@@ -151,12 +152,14 @@ class Cluster:
             self.nodes[name].completing.discard(key)
 
 
+def alternatives(features: str) -> list[set[str]]:
+    """What `--constraint` asks for: all of one of these sets. How many nodes of each kind is left out."""
+    plain = re.sub(r"[\[\]()]|\*\d+", "", features)
+    return [set(together.split("&")) for together in plain.split("|")]
+
+
 def _has_features(node: Node, asked: str | None) -> bool:
-    if not asked:
-        return True
-    if "|" in asked:
-        return bool(set(asked.split("|")) & set(node.features))
-    return set(asked.split("&")) <= set(node.features)
+    return not asked or any(together <= set(node.features) for together in alternatives(asked))
 
 
 def _fits(asked: Submission, free: tuple[int, int, int]) -> bool:

@@ -1,114 +1,28 @@
-"""From the words of an sbatch to a submission."""
+"""From the options of an sbatch to a submission."""
 
 from __future__ import annotations
 
 import os
-import pwd
-import shlex
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from . import arrays, hostlist, times
-from .arguments import Grammar, Refused
+from .arguments import Refused
 from .config import ClusterConfig
 from .jobs import Submission
+from .nodes import alternatives
+from .sbatch_words import Asked, Caller, failed
 
 _Value = TypeVar("_Value")
-
-GRAMMAR = Grammar(
-    "sbatch",
-    "account array begin chdir comment constraint cpus-per-task dependency error exclude export gpus gres"
-    " job-name kill-on-invalid-dep mem mem-per-cpu nodelist nodes ntasks open-mode output partition qos time"
-    " wrap ntasks-per-node threads-per-core mail-type mail-user nice signal",
-    "hold no-requeue parsable quiet requeue test-only version exclusive verbose wait oversubscribe",
-    "A=account a=array b=begin D=chdir C=constraint c=cpus-per-task d=dependency e=error x=exclude J=job-name"
-    " N=nodes n=ntasks o=output p=partition q=qos t=time w=nodelist H=hold Q=quiet W=wait v=verbose"
-    " V=version",
-    bad_option_code=255,
+_DEPENDENCY = re.compile(
+    r"(after(any|ok|notok|corr|burstbuffer)?(:\d+(_(\d+|\*))?(\+\d+)?)+|singleton)([,?]|$)"
 )
-
-
-@dataclass
-class Caller:
-    """Who runs a command, and where."""
-
-    uid: int
-    gid: int
-    cwd: str
-    env: list[str]
-
-    @property
-    def user(self) -> str:
-        """Its name."""
-        try:
-            return pwd.getpwuid(self.uid).pw_name
-        except KeyError:
-            return str(self.uid)
-
-
-@dataclass
-class Asked:
-    """All that the words and the script say."""
-
-    options: dict[str, str]
-    script: str
-    file: str | None
-    """Where the script was."""
-    words: list[str]
-
-
-def failed(message: str, options: dict[str, str]) -> Refused:
-    """The controller's word, as sbatch says it."""
-    what = (
-        "allocation failure: " if "test-only" in options else "sbatch: error: Batch job submission failed: "
-    )
-    return Refused(f"{what}{message}\n")
-
-
-def read(words: list[str], caller: Caller, script: str) -> Asked:
-    """Options on the command line go before those in the script, which came from a file or from stdin."""
-    options, operands = GRAMMAR.parse(words, stop_at_operand=True)
-    if "version" in options:
-        raise Refused("", 0)
-    if "wrap" in options:
-        script = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{options['wrap']}\n"
-    _check_script(script)
-    file = os.path.join(caller.cwd, operands[0]) if operands and "wrap" not in options else None
-    return Asked(_merged(_lines_of(script), options), script, file, operands)
-
-
-def _merged(lines: dict[str, str], words: dict[str, str]) -> dict[str, str]:
-    """Words win, and come last."""
-    return {**{name: value for name, value in lines.items() if name not in words}, **words}
-
-
-def _check_script(text: str) -> None:
-    if not text:
-        raise Refused("sbatch: error: Batch script is empty!\n")
-    if not text.startswith("#!"):
-        raise Refused(
-            "sbatch: error: This does not look like a batch script.  The first\n"
-            "sbatch: error: line must start with #! followed by the path to an interpreter.\n"
-            "sbatch: error: For instance: #!/bin/sh\n"
-        )
-    if "\r\n" in text:
-        raise Refused(
-            "sbatch: error: Batch script contains DOS line breaks (\\r\\n)\n"
-            "sbatch: error: instead of expected UNIX line breaks (\\n).\n"
-        )
-
-
-def _lines_of(text: str) -> dict[str, str]:
-    """The options in `#SBATCH` lines, up to the first command."""
-    options: dict[str, str] = {}
-    for line in text.splitlines():
-        if line.startswith("#SBATCH"):
-            options.update(GRAMMAR.parse(shlex.split(line[7:], comments=True))[0])
-        elif line.strip() and not line.startswith("#"):
-            break
-    return options
+_MAILS = (
+    *("NONE", "BEGIN", "END", "FAIL", "REQUEUE", "ALL", "INVALID_DEPEND", "STAGE_OUT", "TIME_LIMIT"),
+    *("TIME_LIMIT_50", "TIME_LIMIT_80", "TIME_LIMIT_90", "ARRAY_TASKS"),
+)
 
 
 class Reader:
@@ -149,10 +63,23 @@ class Reader:
             dependency=options.get("dependency"),
             features=options.get("constraint"),
         )
+        self._must_make_sense()
         self._sizes(result)
         self._places(result)
         self._files(result)
         return result
+
+    def _must_make_sense(self) -> None:
+        options = self.options
+        mails = options.get("mail-type", "NONE").upper().split(",")
+        if not set(mails) <= set(_MAILS):
+            raise Refused("sbatch: error: Invalid --mail-type specification\n", 255)
+        if _DEPENDENCY.sub("", options.get("dependency", "")):
+            raise failed("Job dependency problem", options)
+        if "reservation" in options:
+            raise failed("Requested reservation is invalid", options)
+        if "licenses" in options:
+            raise failed("Invalid license specification", options)
 
     def _default_name(self) -> str:
         if self._asked.file is not None:
@@ -203,11 +130,12 @@ class Reader:
         return max(1, int(text.partition("-")[0]))
 
     def _gpus(self) -> int:
-        text = self.options.get("gpus") or self.options.get("gres")
+        gres = self.options.get("gres")
+        text = self.options.get("gpus") or gres or self.options.get("gpus-per-node")
         if not text:
             return 0
         last = text.split(":")[-1]
-        is_gpu = "gpus" in self.options or text.startswith("gpu")
+        is_gpu = text != gres or text.startswith("gpu")
         if not is_gpu or not any(node.gpus for node in self._config.nodes):
             raise Refused("sbatch: error: Invalid generic resource (gres) specification\n")
         return int(last) if last.isdecimal() else 1
@@ -222,7 +150,7 @@ class Reader:
         result.nodes = max(result.nodes, len(result.nodelist))
         result.account = self._account(result.user)
         features = {name for node in self._config.nodes for name in node.features}
-        if result.features and not set(result.features.replace("|", "&").split("&")) <= features:
+        if result.features and not set().union(*alternatives(result.features)) <= features:
             raise failed("Invalid feature specification", self.options)
 
     def _partition(self) -> str:

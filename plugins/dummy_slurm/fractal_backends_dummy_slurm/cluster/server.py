@@ -27,7 +27,7 @@ from .controller import QUEUE_FULL_RETRY_S, Controller, QueueFull
 from .jobs import Job
 from .misbehaviour import Misbehaviour
 from .node_side import NodeSide
-from .sbatch import Caller
+from .sbatch_words import Caller
 from .scheduling import Scheduler
 from .timers import Timers
 
@@ -74,8 +74,10 @@ class Server:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     def log(self, line: str) -> None:
-        """For people."""
-        os.write(self._log, f"{time.strftime('%H:%M:%S')}.{time.time() % 1 * 1000:03.0f} {line}\n".encode())
+        """For people, if there is room for it."""
+        text = f"{time.strftime('%H:%M:%S')}.{time.time() % 1 * 1000:03.0f} {line}\n"
+        with contextlib.suppress(OSError):
+            os.write(self._log, text.encode())
 
     def _on_term(self, *_: object) -> None:
         self._stop = True
@@ -216,6 +218,10 @@ class Server:
         except Refused as refusal:
             self.log(f"  refused: {refusal.message.strip()}")
             return [b"%d" % refusal.code, os.fsencode(refusal.out), os.fsencode(refusal.message), b""]
+        except OSError as error:  # a full disk
+            self.log(f"  failed: {error}")
+            err = f"{command}: error: I/O error writing script/environment to file ({error.strerror})\n"
+            return [b"1", b"", err.encode(), b""]
         except QueueFull:
             err = "sbatch: error: Batch job submission failed: Resource temporarily unavailable\n"
             self.log("  the queue is full")
@@ -223,7 +229,7 @@ class Server:
         return [b"0", os.fsencode(out), os.fsencode(err), b""]
 
     def _control(self, caller: Caller, words: list[str]) -> str:
-        """`dummyctl fault '{...}'`, `dummyctl stop`: for tests. Raises Refused."""
+        """`dummyctl fault '{...}'`, `dummyctl stop`. Raises Refused."""
         if caller.uid not in (0, self.controller.owner):
             raise Refused("dummyctl: not the owner\n")
         if words[:1] == ["stop"]:
@@ -233,7 +239,8 @@ class Server:
                 (fault,) = faults.plan({"plan": [json.loads(words[1])]})
             except ValueError as error:
                 raise Refused(f"dummyctl: {error}\n") from None
-            self._misbehaviour.happen(fault, None)
+            if not self._misbehaviour.now(fault):
+                raise Refused("dummyctl: no job runs that it could befall\n")
         else:
             raise Refused("dummyctl stop | fault JSON\n")
         return ""

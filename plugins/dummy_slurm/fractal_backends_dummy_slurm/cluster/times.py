@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
@@ -10,6 +11,7 @@ _NO_DAYS = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?$")
 _NOW = re.compile(r"now(?:\+(\d+)([a-z]*))?$")
 _UNITS = {"": 1, "s": 1, "seconds": 1, "m": 60, "minutes": 60, "minute": 60}
 _UNITS |= {"hour": 3600, "hours": 3600, "day": 86400, "days": 86400}
+_HOURS = {"midnight": 0, "noon": 12, "fika": 15, "teatime": 16}
 
 
 def minutes(text: str) -> int | None:
@@ -37,7 +39,22 @@ def begin(text: str) -> float:
         if (unit or "") not in _UNITS:
             raise ValueError(text)
         return time.time() + int(number or 0) * _UNITS[unit or ""]
-    return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    if (hour := _HOURS.get(text)) is not None:
+        return _next(hour, 0)
+    if text in ("today", "tomorrow"):
+        return time.time() + (_UNITS["days"] if text == "tomorrow" else 0)
+    for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%d"):
+        with contextlib.suppress(ValueError):
+            return time.mktime(time.strptime(text, form))
+    clock = time.strptime(text, "%H:%M:%S" if text.count(":") == 2 else "%H:%M")
+    return _next(clock.tm_hour, clock.tm_min, clock.tm_sec)
+
+
+def _next(hour: int, minute: int, second: int = 0) -> float:
+    """When it is so late again."""
+    now = time.localtime()
+    day = now.tm_mday + ((now.tm_hour, now.tm_min, now.tm_sec) >= (hour, minute, second))
+    return time.mktime((now.tm_year, now.tm_mon, day, hour, minute, second, 0, 0, -1))
 
 
 def limit_long(limit: int | None) -> str:

@@ -37,6 +37,9 @@ _MALFORMED = [
     "--ntasks=0",
     "--nodes=x",
     "--nope",
+    "--mail-type=FOO",
+    "--dependency=foo",
+    "--dependency=afterok:x",
     "--version",
     "/no/such/script",
 ]
@@ -56,6 +59,15 @@ _TRIED_ONLY = [
     "--test-only --nodelist=nope",
     "--test-only --account=nope",
     "--test-only --nope",
+    "--test-only --dependency=foo",
+    "--test-only --reservation=foo",
+    "--test-only --licenses=foo",
+]
+_TAKEN = [
+    *("--begin=23:59", "--begin=tomorrow", "--begin=noon", "--begin=2099-12-01", "--begin=now+1hour"),
+    *("--mail-type=END,FAIL", "--gpus-per-node=1", "--hint=nomultithread", "--cpu-freq=high", "--contiguous"),
+    *("--constraint=[plain|gpu]", "--constraint=plain*1", "--gres-flags=enforce-binding", "--mincpus=2"),
+    *("--distribution=block", "--wckey=a", "--spread-job", "--prefer=plain", "--get-user-env"),
 ]
 _SCRIPTS = [
     "",
@@ -63,6 +75,9 @@ _SCRIPTS = [
     "#!/bin/sh\r\ntrue\r\n",
     "#!/bin/sh\n#SBATCH --nope\n",
     "#!/bin/sh\n#SBATCH --mem=x\n",
+    '#!/bin/sh\n\n#SBATCH --comment="a b\n',
+    "#!/bin/sh\n#SBATCH --comment='a b\n",
+    "#!/bin/sh\n#SBATCH --comment=a b\n",
 ]
 _OF_JOBS = [
     "squeue",
@@ -92,6 +107,8 @@ _OF_THE_SITE = [
     "sinfo --noheader --Node --partition=main --format=%N|%P|%c|%m|%l|%D|%T|%E",
     "sinfo --noheader --Node --partition=main --format=%a|%T|%f|%G|%c|%m",
     "sinfo --noheader --partition=nope",
+    "sinfo --noheader --states=idle --format=%P|%N|%T",
+    "sinfo --noheader --states=drain,down --format=%N|%T",
     "scontrol show partition",
     "scontrol show partition nope",
     "scontrol show node nope",
@@ -115,6 +132,34 @@ _LIMITS = ("MaxArraySize ", "MaxJobCount ", "MinJobAge ", "KillWait ", "DefMemPe
 def test_submissions_that_are_not_accepted(same: Same, options: list[str]) -> None:
     def scenario(site: Site) -> dict[str, Answer]:
         return {words: site.call("sbatch", *words.split(), script=_SCRIPT) for words in options}
+
+    same(scenario)
+
+
+@pytest.mark.slurm(ACCOUNTED)
+def test_options_that_are_taken(same: Same) -> None:
+    def scenario(site: Site) -> dict[str, int]:
+        return {words: site.call("sbatch", "--test-only", words, script=_SCRIPT).code for words in _TAKEN}
+
+    same(scenario)
+
+
+@pytest.mark.slurm(ACCOUNTED)
+def test_variables_that_stand_for_options(same: Same) -> None:
+    """Words on the command line go before them, and they before the lines of the script."""
+    variables = ["SBATCH_PARTITION=small", "SBATCH_TIMELIMIT=5", "SBATCH_JOB_NAME=named"]
+    script = "#!/bin/sh\n#SBATCH --time=9 --job-name=line\n"
+
+    def scenario(site: Site) -> list[Answer]:
+        job = site.call(
+            "env", *variables, "sbatch", "--parsable", "--hold", "--time=7", script=script
+        ).out.strip()
+        shown = site.call("squeue", "--noheader", f"--jobs={job}", "--format=%P|%j|%l")
+        return [
+            shown,
+            site.call("scancel", job),
+            site.call("env", "SBATCH_ACCOUNT=x", "sbatch", script=script),
+        ]
 
     same(scenario)
 

@@ -10,7 +10,7 @@ from ..accounting import Row
 from ..arguments import Grammar, Refused
 from ..controller import Controller
 from ..jobs import CANCELLED, PENDING, Submission
-from ..sbatch import Caller
+from ..sbatch_words import Caller
 
 GRAMMAR = Grammar(
     "sacct",

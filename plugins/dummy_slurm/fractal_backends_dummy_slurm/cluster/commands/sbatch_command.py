@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..arguments import Refused
 from ..controller import Controller
-from ..sbatch import GRAMMAR, Caller, read
+from ..sbatch_words import GRAMMAR, Caller, read
 
 
 def script_file(words: list[str]) -> str | None:

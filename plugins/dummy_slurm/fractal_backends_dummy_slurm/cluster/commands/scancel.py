@@ -10,7 +10,7 @@ from ..arguments import Grammar, Refused
 from ..controller import Controller
 from ..jobs import RUNNING
 from ..records import Record
-from ..sbatch import Caller
+from ..sbatch_words import Caller
 
 GRAMMAR = Grammar(
     "scancel",

@@ -10,7 +10,7 @@ from ..arguments import Refused
 from ..controller import Controller
 from ..jobs import PENDING, RUNNING
 from ..records import Record
-from ..sbatch import Caller
+from ..sbatch_words import Caller
 from . import show
 
 _Command = Callable[[Controller, Caller, list[str]], str]

@@ -10,7 +10,7 @@ from ..arguments import Grammar, Refused
 from ..config import PartitionConfig
 from ..controller import Controller
 from ..nodes import Node
-from ..sbatch import Caller
+from ..sbatch_words import Caller
 
 GRAMMAR = Grammar(
     "sinfo",
@@ -52,13 +52,14 @@ def _rows(controller: Controller, options: dict[str, str], form: str) -> Iterato
         for partition in controller.cluster.partitions.values()
         if wanted is None or partition.name in wanted
     ]
+    states = _states(options.get("states", "all"))
     if "Node" in options:
-        for node in controller.cluster.nodes.values():
+        for node in (node for node in controller.cluster.nodes.values() if _is_wanted(node, states)):
             members = [item for item in partitions if node in controller.cluster.members(item)]
             yield from (_values(partition, [node]) for partition in members)
         return
     for partition in partitions:
-        nodes = controller.cluster.members(partition)
+        nodes = [node for node in controller.cluster.members(partition) if _is_wanted(node, states)]
         groups: dict[tuple[str, ...], list[Node]] = {}
         for node in nodes:
             parts = (
@@ -69,6 +70,19 @@ def _rows(controller: Controller, options: dict[str, str], form: str) -> Iterato
             )
             groups.setdefault(parts, []).append(node)
         yield from (_values(partition, group) for group in groups.values())
+
+
+def _states(text: str) -> list[str]:
+    """Raises Refused."""
+    states = text.lower().split(",")
+    for state in states:
+        if state != "all" and not any(known.startswith(state) for known in _SHORT):
+            raise Refused(f'sinfo: error: Bad state string: "{state}"\n')
+    return states
+
+
+def _is_wanted(node: Node, states: list[str]) -> bool:
+    return "all" in states or any(node.shown_state().startswith(state) for state in states)
 
 
 def _values(partition: PartitionConfig, nodes: list[Node]) -> dict[str, str]:

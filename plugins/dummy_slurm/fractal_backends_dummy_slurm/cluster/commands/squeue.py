@@ -11,7 +11,7 @@ from ..arguments import Grammar, Refused
 from ..controller import Controller
 from ..jobs import COMPLETING, PENDING, SHORT
 from ..records import Record
-from ..sbatch import Caller
+from ..sbatch_words import Caller
 
 GRAMMAR = Grammar(
     "squeue",
