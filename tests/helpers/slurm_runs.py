@@ -205,7 +205,7 @@ class SlurmRun:
     def must_leave_no_files(self, remote: Path | None = None) -> None:
         """Nothing of what the submissions needed."""
         hidden = (remote or self.folder / "run") / ".slurm"
-        assert not hidden.exists() or not list(hidden.iterdir()), list(hidden.rglob("*"))
+        assert not hidden.exists(), list(hidden.rglob("*"))
 
 
 class StartRun(Protocol):

@@ -22,6 +22,8 @@ from fractal_backends import Unit
 from .calls import as_user, with_hint
 
 RECEIPT = ".receipt"
+_MARK = ".fractal-backends"
+"""A file in a folder that a run has used: that run's own folder."""
 _MODE = 0o600
 _MOST_BYTES = 1 << 20
 """Of a receipt at once; the rest is read the next time."""
@@ -47,6 +49,11 @@ class Place(ABC):
         """The folder of a unit's files."""
         folder = Path(unit.stem).parent
         return folder if self.remote == self._local else self.remote / folder.relative_to(self._local)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether files of an earlier run are where those of this one are to be."""
+        return False
 
     @abstractmethod
     def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
@@ -138,6 +145,11 @@ class OtherPlace(Place):
         self.user = user
         self._read: dict[str, int] = {}
 
+    @property
+    def is_used(self) -> bool:
+        """See `Place.is_used`."""
+        return self.text(self.remote / _MARK) != ""
+
     def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
         """See `Place.put`."""
         archive = io.BytesIO()
@@ -146,6 +158,7 @@ class OtherPlace(Place):
                 places = [self.remote, *map(self.folder_of, units), folder.parent, folder]
                 for path in dict.fromkeys(places):
                     _add(tar, path, None)
+                _add(tar, self.remote / _MARK, f"{self._local}\n".encode(errors="surrogateescape"))
                 for name, content in files.items():
                     _add(tar, folder / name, content)
                 for unit in units:
@@ -191,8 +204,9 @@ class OtherPlace(Place):
     def remove(self, folder: Path) -> None:
         """See `Place.remove`."""
         gone = ["--create", "--file=/dev/null", "--remove-files"]
-        command = self._tar(*gone, f"--directory={folder.parent}", "--", folder.name)
-        subprocess.run(command, capture_output=True, check=False)
+        for path, how in ((folder, "--recursion"), (folder.parent, "--no-recursion")):
+            command = self._tar(*gone, how, f"--directory={path.parent}", "--", path.name)
+            subprocess.run(command, capture_output=True, check=False)
 
     def _packed(self, folder: Path, *which: str) -> Iterator[tuple[str, IO[bytes]]]:
         """Name and content of regular files below a folder. Raises PlaceError."""

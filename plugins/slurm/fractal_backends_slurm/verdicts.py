@@ -37,6 +37,8 @@ _MEMORY = re.compile(
 )
 _TIME = re.compile(r"due to time limit", re.IGNORECASE)
 _CANCELLED = re.compile(r"\bCANCELLED AT\b")
+_NO_STEP = re.compile(r"already completing|Job/step already", re.IGNORECASE)
+"""Of srun, when its job ends before a step has begun."""
 _NEVER = re.compile(
     r"DependencyNeverSatisfied|Partition(Time|Node)Limit|PartitionConfig|BadConstraints|InvalidAccount|InvalidQOS"
     r"|(Account|Group|QOS)NotAllowed|Max(Wall|Cpu|Mem|Node|GRES|TRES)\w*Per(Job|Node)\w*|AssocMaxWall\w*",
@@ -103,6 +105,8 @@ def of_step(note: Note, words: str) -> Outcome | None:
         return Outcome(Cause.TIME_LIMIT, f"SLURM ended its step on {note.host}.{said}")
     if _CANCELLED.search(words):
         return Outcome(Cause.CANCELLED, f"Its step was cancelled on {note.host}.{said}")
+    if note.started_at is None and _NO_STEP.search(words):
+        return None
     signal = note.step - 128 if note.step is not None and note.step > 128 else None
     if note.started_at is None:
         return None if signal else Outcome(Cause.LAUNCH_FAILED, f"srun could not start it.{said}")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from conftest import eventually
-from fractal_backends import Cause
+from fractal_backends import Cause, InvalidInputError
 from slurm_lab import RUNNER, USERS, SlurmLab
 from tests.helpers.processes import ROOT
 from tests.helpers.slurm_runs import POLL_S, SlurmRun, StartRun
@@ -69,6 +69,17 @@ def test_two_users_at_once(start_run: StartRun, slurm_lab: SlurmLab, place: Path
         assert owners(place / user) == {user}
         assert owners(run.folder / "run") == {"root"}
         run.must_leave_no_files(place / user / "runs")
+
+
+@pytest.mark.parametrize("user", [None, USERS[0]])
+def test_a_remote_folder_serves_one_run(start_run: StartRun, place: Path, user: str | None) -> None:
+    remote = (home_of(user, place) if user else place) / "runs"
+    start_run({"a": GOOD}, slurm_user=user, workflow_dir_remote=remote).must_end(30)
+    run = start_run({"a": GOOD}, slurm_user=user, workflow_dir_remote=remote)
+    run.wait(30)
+    assert isinstance(run.error, InvalidInputError), run.story()
+    assert f"workflow_dir_remote: {remote} holds files of another run" in str(run.error)
+    assert run.started() == []
 
 
 def test_cancel_as_another_user(start_run: StartRun, slurm_lab: SlurmLab, place: Path) -> None:

@@ -137,6 +137,15 @@ def test_a_dependency_that_fails(start_run: StartRun, slurm_lab: SlurmLab) -> No
     assert "depend" in run.outcomes["a"].info.lower(), run.story()
 
 
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_units_share_the_gpus_of_their_array_task(start_run: StartRun, gpus: int) -> None:
+    """They run at the same time, however few GPUs there are, each on cores of its own."""
+    wait = "touch $folder/$name; wait_for a; wait_for b; wait_for c"
+    run = start_run(dict.fromkeys("abc", wait), {"gpus": gpus, "parallel_tasks_per_job": 3, "mem": 200})
+    run.must_end(60)
+    assert len({place for _, _, place, _ in run.started()}) == 1
+
+
 def test_gpus_and_features(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": "exit 0"}, {"gres": "gpu:1", "constraint": "gpu"})
     run.must_end(30)
