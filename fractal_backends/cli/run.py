@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -84,7 +85,8 @@ def run_workflow(request: RunRequest) -> bool:
     interrupted = False
     with display:
         try:
-            _await(_process(backend, request, workflow, dataset, run_dir), console)
+            logger = logging.getLogger(_logger_name(run_dir))
+            _await(_process(backend, request, workflow, dataset, run_dir), console, logger)
         except asyncio.CancelledError:
             interrupted = True
         except FractalBackendsError as raised:
@@ -219,7 +221,20 @@ def _logger_name(run_dir: Path) -> str:
     return f"fractal_backends.run.{run_dir.name}"
 
 
-def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:
+class _Warnings(logging.Handler):
+    """Shows why the end of a run that was interrupted takes long."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler`."""
+        if record.levelno == logging.WARNING:  # errors are told at the end
+            self._console.print(record.getMessage(), markup=False, highlight=False)
+
+
+def _await(run: Coroutine[Any, Any, Any], console: Console, logger: logging.Logger) -> None:
     """Await a run; a signal to end ends it, and what it started. Raises asyncio.CancelledError then.
 
     Further signals change nothing, not even once the run has ended: where its files are is to be shown.
@@ -232,6 +247,7 @@ def _await(run: Coroutine[Any, Any, Any], console: Console) -> None:
         def stop() -> None:
             if task.cancel() and task.cancelling() == 1:
                 console.print("Interrupted: ending what runs…")
+                logger.addHandler(_Warnings(console))
 
         def handle(*_: object) -> None:
             if not loop.is_closed():

@@ -162,7 +162,7 @@ class Run:
         state.outcomes.append(outcome)
         if outcome.cause is not Cause.DONE:
             state.failures.append(Failure(unit, outcome))
-            if outcome.cause is not Cause.CANCELLED:
+            if outcome.cause is not Cause.CANCELLED or not self._cancelled.is_set():
                 self._logger.error("%s", describe_failure(state.failures[-1]))
 
     def _merge(self, state: _TaskState, outputs: Sequence[TaskOutput | None]) -> FractalBackendsError | None:

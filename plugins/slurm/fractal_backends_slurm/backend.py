@@ -62,7 +62,8 @@ class SlurmBackend(Backend):
             options = cast(SlurmOptions, part.options)
             account = charged_account(options, run.slurm_account)
             try:
-                problems = preflight.problems(part.units or 1, options, account)
+                units = part.units or options.parallel_tasks_per_job or 1
+                problems = preflight.problems(units, options, account)
                 yield from (f"{part.name}: {problem}" for problem in problems)
             except SchedulerError as error:
                 if not error.may_pass:

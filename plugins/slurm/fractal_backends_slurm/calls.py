@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 
 TIMEOUT_S = 120.0
@@ -19,7 +20,8 @@ _RETRY = re.compile(
     r"timed out|unable to contact|connection (refused|reset)|temporarily|try again|zero bytes|communication"
     r"|socket|slurm_\w*(msg|send|recv|receive)|message (connect|send|receive)|broken pipe|resolution"
     r"|not connected|no route to host|(network|host) is (down|unreachable)"
-    r"|submit limit|too many|MaxJobCount|QOSMaxSubmit|AssocMaxSubmit|slurm_load|not responding|I/O error",
+    r"|submit limit|too many|MaxJobCount|QOSMaxSubmit|AssocMaxSubmit|slurm_load|not responding|I/O error"
+    r"|inactive or drain",
     re.IGNORECASE,
 )
 """Of errors that say nothing about the request. It may have got there all the same."""
@@ -58,11 +60,13 @@ class Call:
     def __init__(self, command: Sequence[str], env: Mapping[str, str], stdin: bytes = b"") -> None:
         self.errors = ""
         """What it said to people, once it has ended."""
-        name = next(Path(word).name for word in command if Path(word).name in _NAMES)
+        self._program = next(word for word in command if Path(word).name in _NAMES)
+        name = Path(self._program).name
         user = next((command[place + 3] for place, word in enumerate(command) if word == "sudo"), None)
         self._name = f"{name} as the user {user}" if user else name
         self._can_be_ended = user is None
         """Whether nothing of it goes on once it is closed."""
+        self._command = command
         self._begun = time.monotonic()
         with ExitStack() as files:
             try:
@@ -97,11 +101,14 @@ class Call:
         """Whether there is no point in waiting longer."""
         return time.monotonic() > self._begun + TIMEOUT_S
 
-    def answer(self, wait_s: float) -> str:
-        """What it printed. Raises SchedulerError where it failed, or has not ended after so long."""
+    def answer(self, wait_s: float, *, stop: Event | None = None) -> str:
+        """What it printed. Raises SchedulerError where it failed, or has not ended after so long, or where
+        `stop` is set while it has not yet become the command that it is to become."""
         end = time.monotonic() + wait_s
         while not self.has_ended(min(_LOOK_S, max(0.0, end - time.monotonic()))):
             self._must_not_sleep()
+            if stop is not None and stop.is_set() and self._is_as_begun():
+                raise SchedulerError(f"{self._name} was not called: the run is cancelled", may_pass=True)
             if time.monotonic() >= end:
                 took = time.monotonic() - self._begun
                 raise SchedulerError(f"{self._name} did not answer within {took:.0f} s", may_pass=True)
@@ -109,7 +116,9 @@ class Call:
         if code := self._process.returncode:
             message = self.errors or answer.strip() or f"exit code {code}"
             may_pass = _RETRY.search(message) is not None
-            raise SchedulerError(f"{self._name}: {with_hint(_plain(message))}", may_pass=may_pass)
+            raise SchedulerError(
+                f"{self._name}: {with_hint(_plain(message), self._program)}", may_pass=may_pass
+            )
         return answer
 
     def _must_not_sleep(self) -> None:
@@ -117,6 +126,13 @@ class Call:
         words = os.pread(self._stderr.fileno(), 2_000, 0).decode(errors="replace")
         if self._can_be_ended and (found := _SLEEPS.search(words)):
             raise SchedulerError(f"{self._name}: {_plain(words[: found.start()])}", may_pass=True)
+
+    def _is_as_begun(self) -> bool:
+        try:
+            words = Path(f"/proc/{self._process.pid}/cmdline").read_bytes()
+        except OSError:
+            return False
+        return words.split(b"\0")[:-1] == list(map(os.fsencode, self._command))
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -131,10 +147,14 @@ def as_user(user: str | None) -> list[str]:
     return ["sudo", "-n", "-u", user, "--"] if user is not None else []
 
 
-def with_hint(message: str) -> str:
-    """What sudo said, with what to do about it; anything else as it is."""
-    hint = "; what sudo has to allow is in the documentation of the slurm backend, under `As another user`"
-    return message + hint if message.startswith("sudo: ") else message
+def with_hint(message: str, program: str) -> str:
+    """What sudo said of a program, with what to do about it; anything else as it is."""
+    if not message.startswith("sudo: "):
+        return message
+    return (
+        f"{message}; sudo has to allow {program}, as the documentation of the slurm backend has it"
+        " under `As another user`"
+    )
 
 
 def _text(file: BinaryIO) -> str:

@@ -22,6 +22,8 @@ _FILES_OF_AN_ARRAY_TASK = 3
 def explain(submitter: Submitter, parts: Sequence[TaskPart]) -> Iterable[str]:
     """Of each part its job arrays, and what `sbatch --test-only` says of the first; then the scripts.
 
+    What sbatch would refuse was told before (see `preflight`); what it says here may be of the moment.
+
     Raises InvalidInputError, at the end, with all that was refused.
     """
     scripts, refused = [], []
@@ -34,14 +36,18 @@ def explain(submitter: Submitter, parts: Sequence[TaskPart]) -> Iterable[str]:
             refused.append(f"{part.name}: {error}")
             continue
         yield "\n".join([part.name, *(f"  {line}" for line in _layout(part, planned))])
-        try:
-            yield f"  {submitter.try_out(planned[0])}"
-        except SchedulerError as error:
-            refused.append(f"{part.name}: {error}")
+        yield f"  {_tried_out(submitter, planned[0])}"
         scripts.append(f"The script of {part.name}:\n\n{planned[0].script.decode(errors='replace')}")
     yield from scripts
     if refused:
         raise InvalidInputError("SLURM does not take this", refused)
+
+
+def _tried_out(submitter: Submitter, submission: Submission) -> str:
+    try:
+        return submitter.try_out(submission)
+    except SchedulerError as error:
+        return f"cannot start as things are now: {error}"
 
 
 def _units(part: TaskPart) -> list[Unit]:
@@ -59,7 +65,11 @@ def _layout(part: TaskPart, planned: Sequence[Submission]) -> Iterable[str]:
     units = sum(len(submission.units) for submission in planned)
     tasks = sum(len(submission.parts) for submission in planned)
     most = max(len(some) for submission in planned for some in submission.parts.values())
-    known = f"{units} units" if part.units else "as many units as the task before makes; for one unit"
+    known = (
+        f"{units} unit{'s'[: units > 1]}"
+        if part.units
+        else "as many units as the task before makes; for one unit"
+    )
     files = units * _FILES_OF_A_UNIT + tasks * _FILES_OF_AN_ARRAY_TASK + len(planned) * _FILES_OF_A_SUBMISSION
     yield known
     yield f"job arrays {len(planned)}, array tasks {tasks}, units in each up to {most}, files up to {files}"

@@ -38,7 +38,7 @@ _SHARE = 10
 _CONFIRM_S = 10.0
 """After so long without a confirmation jobs are cancelled once more."""
 _OVER_S = 2.0
-_WARN_S = 30.0
+_FIRST_WARNING_S, _WARN_S = 5.0, 30.0
 
 
 class SlurmExecutor(UnitExecutor):
@@ -52,6 +52,8 @@ class SlurmExecutor(UnitExecutor):
         self._submitter = Submitter(run, scheduler, place)
         self._lock = threading.Lock()
         """Held while jobs are submitted or looked at."""
+        self._stopping = threading.Event()
+        """Set before a cancel waits for what is being submitted."""
         self._cancelled = threading.Event()
         self._gone = threading.Event()
         """After a cancel: nothing is left in the queue."""
@@ -112,7 +114,7 @@ class SlurmExecutor(UnitExecutor):
 
     def _submit(self, submission: Submission, options: SlurmOptions) -> Iterator[UnitEvent]:
         try:
-            self._submitter.submit(submission)
+            self._submitter.submit(submission, self._stopping)
         except SchedulerError as error:
             if not error.may_pass:
                 self._waiting.remove(submission)
@@ -185,6 +187,7 @@ class SlurmExecutor(UnitExecutor):
 
     def _ends_here(self) -> bool:
         """Take what had ended so far; whether this is the first that wants the end."""
+        self._stopping.set()
         with self._lock:
             first = not self._cancelled.is_set()
             self._cancelled.set()
@@ -215,7 +218,7 @@ class SlurmExecutor(UnitExecutor):
 
     def _end_jobs(self) -> None:
         """Cancel what is left, and wait until the queue shows that it is gone."""
-        pause_s, warned_at = _QUICK_S, time.monotonic()
+        pause_s, warn_at = _QUICK_S, time.monotonic() + _FIRST_WARNING_S
         while True:
             try:
                 self._submitter.find_lost(self._waiting)
@@ -228,8 +231,8 @@ class SlurmExecutor(UnitExecutor):
                 if self._confirms_end_of(left):
                     return
             except SchedulerError as error:
-                if time.monotonic() - warned_at > _WARN_S:
-                    warned_at = time.monotonic()
+                if time.monotonic() > warn_at:
+                    warn_at = time.monotonic() + _WARN_S
                     self._logger.warning("Cannot say yet that all jobs have ended: %s", error)
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)

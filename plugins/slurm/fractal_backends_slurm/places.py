@@ -239,7 +239,7 @@ class OtherPlace(Place):
 
 def _reason(said: bytes) -> str:
     """The first line: more of them follow from it."""
-    return with_hint(said.decode(errors="replace").strip().partition("\n")[0])
+    return with_hint(said.decode(errors="replace").strip().partition("\n")[0], "tar")
 
 
 def _opener(path: str, flags: int) -> int:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 from .calls import TIMEOUT_S, Call, CommandMissingError, SchedulerError, as_user
 from .packing import SiteLimits
@@ -71,17 +73,25 @@ class Scheduler:
             self._path(name)
 
     def submit(
-        self, script: bytes, arguments: Sequence[str], *, user: str | None, before: Sequence[str] = ()
+        self,
+        script: bytes,
+        arguments: Sequence[str],
+        *,
+        user: str | None,
+        before: Sequence[str] = (),
+        stop: Event | None = None,
     ) -> str:
-        """Submit a job script; the job's id. `before`: lines of shell to execute first, where the runner is.
+        """Submit a job script; the job's id. `before`: commands of a shell to execute first, where the runner
+        is, each of which has to succeed; they are ended if `stop` is set meanwhile.
 
         Raises SchedulerError; where that `may_pass` the job may have been accepted all the same.
         """
         command = [*as_user(user), self._path("sbatch"), "--parsable", *arguments]
         if before:
-            command = ["/bin/sh", "-c", "\n".join([*before, 'exec "$@"']), "sh", *command]
+            command = ["/bin/sh", "-c", "\n".join([*map(_must_succeed, before), 'exec "$@"']), "sh", *command]
         try:
-            answer = self._run(command, script)
+            with closing(self._call(command, script)) as call:
+                answer = call.answer(TIMEOUT_S, stop=stop if before else None)
         except SchedulerError as error:
             after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
             raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
@@ -257,6 +267,14 @@ class Scheduler:
         with closing(self._call(command, stdin)) as call:
             answer = call.answer(TIMEOUT_S)
             return answer + call.errors if with_errors else answer
+
+
+def _must_succeed(command: str) -> str:
+    """Lines of shell that end it, with a word on why, where the command fails."""
+    failed = shlex.quote(f"{command!r} failed with exit code")
+    return (
+        f'{command}\nfb_code=$?; [ "$fb_code" = 0 ] || {{ echo {failed} "$fb_code" >&2; exit "$fb_code"; }}'
+    )
 
 
 def _rows(answer: str, fields: int) -> list[list[str]]:

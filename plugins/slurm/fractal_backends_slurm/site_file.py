@@ -32,8 +32,9 @@ def option_sources(file: Source | None, meta: Source, given: Source) -> list[Sou
     GPU; the task's meta; what was given. Lines in `extra_lines` add up, except that the GPU section's stand
     in the place of the default's.
     """
-    meta, given = _from_meta(meta), replace(given, values=_renamed(given.values))
-    sections = _sections(file) if file else {}
+    meta = _with_right_lines(_from_meta(meta))
+    given = _with_right_lines(replace(given, values=_given(given.values)))
+    sections = {name: _with_right_lines(source) for name, source in _sections(file).items()} if file else {}
     gpu = sections.pop(_GPU, None)
     if _asks_for_gpu(meta, given):
         if gpu is None:
@@ -45,7 +46,7 @@ def option_sources(file: Source | None, meta: Source, given: Source) -> list[Sou
             sections[_GPU] = gpu
     elif gpu is not None:
         sections[_GPU] = replace(gpu, used=False)
-    sources = [_with_right_lines(source) for source in (*sections.values(), meta, given)]
+    sources = [*sections.values(), meta, given]
     unused = [source for source in sources if not source.used]
     return [*unused, *_together([source for source in sources if source.used])]
 
@@ -60,6 +61,14 @@ def _from_meta(meta: Source) -> Source:
     return replace(
         _without(replace(meta, values=values), [_ON_THE_RUNNER]), problems=(*meta.problems, problem)
     )
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Here null takes away what others say."""
+    renamed = _renamed(values)
+    if renamed.get("extra_lines", ()) is None:
+        renamed["extra_lines"] = []
+    return renamed
 
 
 def _set_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,7 +211,7 @@ def _effect(key: str, value: Any) -> set[str]:
     """What an option decides, in words that options and lines share."""
     if key == "extra_lines":
         return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
-    if value is None or key not in OPTION_OF_LINE.values():
+    if key not in OPTION_OF_LINE.values():
         return set()
     return {key, *(["GPUs"] if _gpu_keys({key: value}) else [])}
 

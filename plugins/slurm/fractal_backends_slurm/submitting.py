@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from threading import Event
 
 from fractal_backends import RunInfo, Unit
 
@@ -120,8 +121,8 @@ class Submitter:
                 return SiteLimits()
         return self._limits[partition]
 
-    def submit(self, submission: Submission) -> None:
-        """Submit it, or find that an earlier try had been accepted.
+    def submit(self, submission: Submission, stop: Event) -> None:
+        """Submit it, or find that an earlier try had been accepted. `stop`: set by others on a cancel.
 
         Raises SchedulerError; one that may pass sets the time for the next try. Raises PlaceError.
         """
@@ -135,7 +136,11 @@ class Submitter:
                 pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**submission.tries)
                 submission.tries += 1
                 submission.job = self._scheduler.submit(
-                    submission.script, submission.arguments, user=self._place.user, before=submission.before
+                    submission.script,
+                    submission.arguments,
+                    user=self._place.user,
+                    before=submission.before,
+                    stop=stop,
                 )
         except SchedulerError as error:
             submission.try_at = time.monotonic() + pause

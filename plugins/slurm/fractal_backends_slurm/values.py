@@ -100,6 +100,9 @@ def _shebang(text: str) -> str:
     return text
 
 
+_OF_THE_SCRIPT = re.compile(r"SLURM_(ARRAY_\w+|JOB_ID|MEM_PER_\w+)|SLURMD_NODENAME|fb_\w+")
+
+
 def sbatch_options(line: str) -> list[tuple[str, str]]:
     """The long names and the values of what a `#SBATCH` line sets; empty where it is no such line."""
     if not re.match(r"#SBATCH\s", line):
@@ -147,9 +150,11 @@ def _extra_line(line: str) -> str:
     options = sbatch_options(line)
     if not options and exported(line) is None:
         raise ValueError(
-            "must be a line '#SBATCH --name=value' or 'export NAME=value' (without shell expressions);"
-            " other lines of shell belong into worker_init"
+            "must be a line '#SBATCH --name=value' or 'export NAME=value' (a plain value, in quotes where"
+            " there are blanks, without $ ` ; & | < > ( ) ~); other lines of shell belong into worker_init"
         )
+    if (variable := exported(line)) and _OF_THE_SCRIPT.fullmatch(variable[0]):
+        raise ValueError(f"{variable[0]} is what the job script goes by")
     for name, value in options:
         if name == "cpus-per-task":
             raise ValueError("cores are counted by the backend: use the option cpus_per_task")

@@ -201,4 +201,4 @@ def _user(uid: int) -> str:
 
 def _said(words: str) -> str:
     text = words.strip()
-    return f" Its last words: {text[-1_000:]}" if text else ""
+    return f" Its last words: {text[-1_000:]}{'' if text.endswith('.') else '.'}" if text else ""

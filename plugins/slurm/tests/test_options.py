@@ -56,6 +56,8 @@ def test_what_is_no_time(time: Any) -> None:
             ("extra_lines", ["#SBATCH"]),
             ("extra_lines", ["#SBATCH -c 2"]),
             ("extra_lines", ["export A=$(id)"]),
+            ("extra_lines", ["export SLURM_ARRAY_TASK_ID=0"]),
+            ("extra_lines", ["export fb_unit=0"]),
         ],
         *[
             ("extra_lines", ["export A=a b"]),

@@ -156,6 +156,8 @@ def test_jobs_are_cancelled_from_outside(start_run: StartRun, slurm_lab: SlurmLa
     until_asked_again(slurm_lab)
     slurm_lab.run("scancel", job, f"{array}_{int(index) + 1}")
     run.must_end(a=Cause.CANCELLED, b=Cause.CANCELLED, d=Cause.TASK_ERROR)
+    log = (run.folder / "run" / "workflow.log").read_text()
+    assert log.count("ERROR Unit ") == 3, log
 
 
 @pytest.mark.parametrize("which", ["some", "all"])

@@ -107,6 +107,22 @@ def test_commands_before_a_submission_may_make_it_right(
     assert f"(after pre_submission_commands: {export})" in run.outcomes["a"].info
 
 
+def test_a_command_before_a_submission_fails(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["true", "false"]})
+    run.must_end(a=Cause.LAUNCH_FAILED)
+    assert "'false' failed with exit code 1" in run.outcomes["a"].info
+    assert slurm_lab.calls("sbatch") == []
+
+
+def test_a_command_before_a_submission_is_ended_with_the_run(start_run: StartRun, place: Path) -> None:
+    begun = place / "begun"
+    run = start_run({"a": "exit 0"}, {"pre_submission_commands": [f"touch {begun}", "sleep 1000"]})
+    assert eventually(begun.exists, 30)
+    run.cancel()
+    run.wait(20)
+    assert run.causes == {"a": str(Cause.CANCELLED)}
+
+
 def test_the_dummy_tells_the_same(place: Path, slurm_lab: SlurmLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUMMY_SLURM_DIR", str(place / "cluster"))
     (place / "settings.json").write_text('{"nodes": [{"name": "n[1-4]", "memory_mb": 16000, "gpus": 2}]}')

@@ -53,6 +53,33 @@ def test_a_run_is_cancelled_while_the_controller_is_away(start_run: StartRun, sl
     assert slurm_lab.leftovers_after(5) == []
 
 
+def test_what_the_end_of_a_run_waits_for_is_said(slurm_lab: SlurmLab, place: Path) -> None:
+    (place / "task.sh").write_text(f"touch {place}/begun; sleep 300")
+    task = {"name": "t", "type": "non_parallel", "command_non_parallel": f"/bin/sh {place}/task.sh"}
+    (place / "workflow.json").write_text(json.dumps({"task_list": [{"task": task}]}))
+    (place / "dataset.json").write_text('{"zarr_dir": "/data"}')
+    given = (
+        "--dataset",
+        "dataset.json",
+        "--backend",
+        "slurm",
+        "--run-dir",
+        "run",
+        "--option",
+        "poll_interval=1",
+    )
+    program = [str(Path(sys.executable).with_name("fractal-backends")), "run", "workflow.json", *given]
+    with subprocess.Popen(program, cwd=place, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert eventually((place / "begun").exists, 60)
+        slurm_lab.wait_until_saved()
+        slurm_lab.crash_slurmctld()
+        process.send_signal(signal.SIGINT)
+        said = next(line for line in process.stderr if "Cannot say yet that all jobs have ended" in line)
+        slurm_lab.start_slurmctld()
+        assert process.wait(60) == 130, said
+
+
 def test_a_run_is_cancelled_at_once(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """Before, while or after its submission."""
     for delay in (0.0, 0.02, 0.1, 0.3):

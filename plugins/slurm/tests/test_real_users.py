@@ -151,7 +151,9 @@ def test_the_runner_is_an_ordinary_user_with_the_smallest_set_of_rights(
 def test_a_runner_without_rights_is_told_so(slurm_lab: SlurmLab, place: Path) -> None:
     run, ended, _ = run_as(USERS[1], USERS[0], place)
     assert ended.returncode == 1
-    message = f"sbatch as the user {USERS[0]}: sudo: a password is required; what sudo has to allow is in"
+    message = (
+        f"sbatch as the user {USERS[0]}: sudo: a password is required; sudo has to allow /usr/bin/sbatch,"
+    )
     assert message in ended.stderr, ended.stderr
     assert "Traceback" not in ended.stderr
     assert run.started() == []

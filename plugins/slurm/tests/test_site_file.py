@@ -76,6 +76,23 @@ def prepare(meta: Json | None = None, given: Json | None = None) -> SlurmOptions
     return options
 
 
+def test_null_takes_away_lines_too(site: Callable[[Any], None]) -> None:
+    lines = ["#SBATCH --mem=3G", "#SBATCH --gres=gpu:1", "#SBATCH --nice=2", "export A=1"]
+    site({"default_slurm_config": {"extra_lines": lines}})
+    assert prepare(given={"mem": None}).extra_lines == tuple(lines[1:])
+    assert prepare(given={"mem": None, "gres": None}).extra_lines == tuple(lines[2:])
+    assert prepare(given={"extra_lines": None}).extra_lines == ()
+    assert prepare({"mem": None}).extra_lines == tuple(lines)
+
+
+def test_a_wrong_line_is_told_also_where_it_would_not_be_used(site: Callable[[Any], None]) -> None:
+    profile = {"extra_lines": ["#SBATCH --gres=gpu:1"]}
+    site({"default_slurm_config": {"extra_lines": ["#SBATCH --nice=1", "junk"]}, "gpu_slurm_config": profile})
+    for meta in ({}, {"needs_gpu": True}):
+        (problem,) = problems(meta)
+        assert "default_slurm_config: extra_lines.1: must be a line" in problem
+
+
 def problems(meta: Json | None = None, given: Json | None = None) -> list[str]:
     with pytest.raises(InvalidInputError) as caught:
         prepare(meta, given)
