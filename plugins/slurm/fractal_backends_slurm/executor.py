@@ -246,7 +246,7 @@ class SlurmExecutor(UnitExecutor):
         try:
             while time.monotonic() < end:
                 snapshot = self._queue.look(self._interval_s)
-                if snapshot.asked_at > asked_since and names.keys() <= snapshot.asked:
+                if snapshot.asked_at > asked_since and names.keys() <= snapshot.names.keys():
                     if not any(_is_left(snapshot, submission) for submission in submissions):
                         return True
                 elif self._queue.problem_at > asked_since:
@@ -262,7 +262,7 @@ def _is_left(snapshot: Snapshot, submission: Submission) -> bool:
     return any(
         state.state in verdicts.UNENDED and (index in submission.parts or not submission.adopted)
         for job in submission.jobs
-        for index, state in snapshot.states.get(job, {}).items()
+        for index, state in snapshot.of(job, submission.name).items()
     )
 
 

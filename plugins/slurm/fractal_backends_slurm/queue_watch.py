@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from .calls import Call, SchedulerError
-from .scheduler import Scheduler, States
+from .scheduler import JobState, Scheduler, States
 
 _SHARE = 5
 """A scheduler that takes long to answer is asked again after so many times as long,"""
@@ -22,12 +22,24 @@ _PATIENCE_S = 0.25
 
 @dataclass(frozen=True)
 class Snapshot:
-    """An answer of the scheduler. A job that was asked for and is not in `states` is unknown to it."""
+    """An answer of the scheduler. A job that was asked for and is not in `states` is unknown to it.
+
+    A controller that forgot jobs uses their ids again: the newest job of an id is the one that is seen.
+    """
 
     asked_at: float = 0.0
     """On the monotonic clock: what happened before that, it knew."""
-    asked: frozenset[str] = frozenset()
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Of the jobs that were asked for, by id."""
     states: States = field(default_factory=dict)
+
+    def knows(self, job: str, name: str) -> bool:
+        """Whether it has anything on this job."""
+        return job in self.states and self.names.get(job) == name
+
+    def of(self, job: str, name: str) -> Mapping[int, JobState]:
+        """The states of a job's array tasks."""
+        return self.states[job] if self.knows(job, name) else {}
 
 
 @dataclass(frozen=True)
@@ -106,7 +118,7 @@ class QueueWatch:
         with closing(question.call):
             states = self._scheduler.states(question.call, question.names)
         self._next_at = now + max(interval_s, min(_LONGEST_PAUSE_S, _SHARE * (now - question.asked_at)))
-        self._last = Snapshot(question.asked_at, frozenset(question.names), states)
+        self._last = Snapshot(question.asked_at, question.names, states)
 
 
 _lock = threading.Lock()

@@ -16,15 +16,15 @@ class Records:
 
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler = scheduler
-        self._found: dict[str, tuple[float, dict[int, JobState]]] = {}
+        self._found: dict[tuple[str, str], tuple[float, dict[int, JobState]]] = {}
         self._started_at = self._controller()
 
-    def of(self, job: str) -> dict[int, JobState]:
+    def of(self, job: str, name: str) -> dict[int, JobState]:
         """How the array tasks of a job ended, as far as that is on record."""
-        asked_at, found = self._found.get(job, (0.0, {}))
+        asked_at, found = self._found.get((job, name), (0.0, {}))
         if time.monotonic() - asked_at > _FRESH_S:
-            found = self._scheduler.account_of(job)
-            self._found[job] = (time.monotonic(), found)
+            found = self._scheduler.account_of(job, name)
+            self._found[job, name] = (time.monotonic(), found)
         return found
 
     def may_be_forgotten(self) -> bool:

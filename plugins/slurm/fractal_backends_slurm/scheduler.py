@@ -141,11 +141,11 @@ class Scheduler:
         ids = [line.partition("|")[0].partition("_")[0] for line in accounted.splitlines()]
         return next((number for number in ids if number.isdigit()), None)
 
-    def account_of(self, job: str) -> dict[int, JobState]:
+    def account_of(self, job: str, name: str) -> dict[int, JobState]:
         """How the array tasks of a job ended, as far as it is on record; the controller's word goes first."""
-        accounted = self._accounted(job)
+        accounted = self._accounted(job, name)
         found = accounted or {}
-        for index, state in self._controlled(job).items():
+        for index, state in self._controlled(job, name).items():
             known = found.get(index)
             is_late = accounted is not None and (known is None or known.state != state.state)
             found[index] = replace(
@@ -156,7 +156,7 @@ class Scheduler:
             )
         return found
 
-    def _controlled(self, job: str) -> dict[int, JobState]:
+    def _controlled(self, job: str, name: str) -> dict[int, JobState]:
         try:
             answer = self._run([self._path("scontrol"), "show", "job", "--oneliner", job])
         except SchedulerError:
@@ -165,23 +165,23 @@ class Scheduler:
         for line in answer.splitlines():
             fields = dict(re.findall(r"(\w+)=(\S*)", line))
             index, state = fields.get("ArrayTaskId", ""), fields.get("JobState", "")
-            if index.isdigit() and state:
+            if index.isdigit() and state and fields.get("JobName") == name:
                 code, number = _exit(fields.get("ExitCode", ""))
                 nodes, reason = fields.get("NodeList", ""), fields.get("Reason", "")
                 found[int(index)] = JobState(state, reason, nodes, code, number)
         return found
 
-    def _accounted(self, job: str) -> dict[int, JobState] | None:
+    def _accounted(self, job: str, name: str) -> dict[int, JobState] | None:
         """None where accounting does not answer."""
         try:
-            answer = self._run(self._sacct(f"--jobs={job}", "JobID,State,ExitCode,NodeList,Reason"))
+            answer = self._run(self._sacct(f"--jobs={job}", "JobID,JobName,State,ExitCode,NodeList,Reason"))
         except SchedulerError:
             return None
         found = {}
         for line in answer.splitlines():
-            number, state, exit_code, nodes, reason = line.split("|", 4)
+            number, of_name, state, exit_code, nodes, reason = line.split("|", 5)
             index = number.partition("_")[2]
-            if index.isdigit():
+            if index.isdigit() and of_name == name:
                 code, signal = _exit(exit_code)
                 word, _, by = state.partition(" by ")
                 user = int(by) if by.isdigit() else None

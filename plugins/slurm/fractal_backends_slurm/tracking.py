@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
@@ -65,8 +65,7 @@ class Tracker:
         self._growing: set[str] = set()
         self._full: set[str] = set()
         """Receipts, by name."""
-        self._known: Container[str] = ()
-        """Jobs of which the scheduler knows anything."""
+        self._snapshot = Snapshot()
         self._looked_at = 0.0
         self._started: set[str] = set()
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
@@ -128,7 +127,7 @@ class Tracker:
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""
         yield from self._look_at_receipts()
-        self._known = snapshot.states.keys()
+        self._snapshot = snapshot
         if snapshot.asked_at > self._looked_at or self._words or self._suspects:
             self._looked_at = snapshot.asked_at
             for index, left in list(self._left.items()):
@@ -211,21 +210,21 @@ class Tracker:
                 break  # nor is there one for the other units of this array task
             if word is not None and self._has_settled(word, note, job, index, snapshot):
                 self._judge_by_state(unit, note, job, index, word)
-        state = snapshot.states.get(own, {}).get(index)
+        state = snapshot.of(own, self.submission.name).get(index)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
 
     def _word(self, job: str, index: int, snapshot: Snapshot) -> _Word | None:
         """What is known of the end of an array task; None while it has none."""
-        state = snapshot.states.get(job, {}).get(index)
+        state = snapshot.of(job, self.submission.name).get(index)
         is_over = self.submission.receipts.is_over(job, index)
         if state is not None and state.state in verdicts.RUNNING:
             self._reasons.pop(index, None)
         if state is not None and state.state in verdicts.UNENDED and not is_over:
             self._words.pop((job, index), None)
             return None
-        is_unknown = job not in snapshot.asked or snapshot.asked_at < self._accepted_at
+        is_unknown = job not in snapshot.names or snapshot.asked_at < self._accepted_at
         if is_unknown and not is_over:
             return self._words.get((job, index))
         word = self._words.setdefault((job, index), _Word(time.monotonic(), state))
@@ -238,7 +237,7 @@ class Tracker:
         waited = time.monotonic() - word.since
         # A claim without a start: the receipt of the job that started it is still to come.
         if receipts.is_over(job, index) and (note.started_at is not None or note.refused != "claimed"):
-            is_newer = job in snapshot.asked and snapshot.asked_at > word.since
+            is_newer = job in snapshot.names and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
         is_ended = state is not None and verdicts.was_ended_from_outside(state)
@@ -250,9 +249,9 @@ class Tracker:
         """A unit that failed in a way that may have been SLURM's doing."""
         assert note.end is not None
         since = self._suspects[unit.label]
-        state = snapshot.states.get(job, {}).get(index)
+        state = snapshot.of(job, self.submission.name).get(index)
         waited = time.monotonic() - since
-        is_newer = job in snapshot.asked and snapshot.asked_at > since
+        is_newer = job in snapshot.names and snapshot.asked_at > since
         if state is None:
             decided = is_newer or waited > self._options.receipt_deadline
         elif state.state == "COMPLETING":
@@ -309,11 +308,11 @@ class Tracker:
         """A state with all that is on record, where it is worth asking for."""
         if state is not None and state.state == "COMPLETED":
             return state
-        found = self._records.of(job).get(index)
+        found = self._records.of(job, self.submission.name).get(index)
         begun = self.submission.receipts.has_begun(job, index)
         if found is None and state is None and index in self._reasons and not begun:
             # Of an array task that waited, and was cancelled before its first start, nothing is left.
-            is_known = job in self._known
+            is_known = self._snapshot.knows(job, self.submission.name)
             return JobState("CANCELLED") if is_known or not self._records.may_be_forgotten() else None
         if found is None:
             return state
