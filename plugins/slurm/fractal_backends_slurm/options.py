@@ -70,7 +70,7 @@ class SlurmOptions(Options):
     use_mem_per_cpu: bool = False
     """Ask for memory per core (mem divided by cpus_per_task) in place of memory per node."""
     pre_submission_commands: tuple[OneLine, ...] = ()
-    """Commands to run before each submission, where the runner is; each must succeed. Not for a task's meta."""
+    """Commands to run before each submission, where the runner is; all must succeed. Not for tasks' metas."""
     needs_gpu: bool = False
     """The task needs a GPU: the site file's gpu_slurm_config is used."""
     tasks_per_job: WholeNumber | None = None
