@@ -156,6 +156,8 @@ class _Judge:
         self._found = found
         self._booted = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
         self._blows: dict[str, list[_Blow]] = {}
+        self._starts: dict[str, float] = {}
+        """When each job was last started."""
         for line in journal.read_text().splitlines():
             self._read(json.loads(line))
 
@@ -168,6 +170,11 @@ class _Judge:
                 self._add(entry["befell"], kind, entry)
         elif job.get("state") == "NODE_FAIL":  # all jobs of a node, or one that a new controller did not find
             self._add(f"{job['array_id']}_{job['index']}", "node_down", entry)
+        elif job.get("state") == "RUNNING":
+            name = f"{job['array_id']}_{job['index']}"
+            if self._starts.setdefault(name, job["started"]) != job["started"]:
+                self._starts[name] = job["started"]
+                self._add(name, "requeue", entry)  # a new controller may have forgotten the first start
 
     def _add(self, job: str, kind: str, entry: dict[str, Any]) -> None:
         kills = entry.get("values", {}).get("processes") != "live"

@@ -19,9 +19,10 @@ from fractal_backends_dummy_slurm.cluster.config import ClusterConfig, NodeConfi
 from fractal_backends_dummy_slurm.cluster.faults import COMMAND_FAULTS, JOB_FAULTS, OTHER_FAULTS
 
 from conftest import eventually
-from fractal_backends import InvalidInputError, TaskExecutionError, get_backend
+from fractal_backends import Cause, InvalidInputError, TaskExecutionError, get_backend
 from tests.helpers.plugins import open_folder
 from tests.helpers.processes import ROOT
+from tests.helpers.slurm_runs import SlurmRun
 
 
 def _run(folder: Path, command: str, images: int) -> dict[str, Any]:
@@ -158,6 +159,26 @@ def test_what_befell_jobs_and_commands_can_be_seen_afterwards(
     assert "fault: error {} befalls squeue --noheader" in (tmp_path / "cluster" / "log").read_text()
     entries = map(json.loads, (tmp_path / "cluster" / "journal").read_text().splitlines())
     assert [entry["befell"] for entry in entries if "fault" in entry] == ["squeue --noheader"]
+
+
+def test_the_scheduler_is_not_asked_for_each_unit_that_it_forgot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restart = {"fault": "restart", "on": "squeue", "nth": 2, "forget_s": 60, "down_s": 0}
+    nodes = [{"name": "n1", "cpus": 1}]
+    settings = {"keep": True, "nodes": nodes, "accounting": False, "faults": {"plan": [restart]}}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(tmp_path / "cluster"))
+    options = {"tasks_per_job": 1, "receipt_deadline": 2}
+    units = {"first": "sleep 1", **{f"u{number}": "exit 0" for number in range(60)}}
+    run = SlurmRun(tmp_path / "run", units, options, backend="dummy_slurm")
+    run.start()
+    run.wait(60)
+    assert all(run.outcomes[name].cause is Cause.DONE for name in units if name != "first"), run.story()
+    log = (tmp_path / "cluster" / "log").read_text()
+    assert "forgets" in log
+    assert log.count("scontrol show") < 30, log
 
 
 def test_a_fault_of_commands_can_be_made_to_come_next(tmp_path: Path) -> None:

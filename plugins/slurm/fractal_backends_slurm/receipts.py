@@ -52,14 +52,21 @@ class Note:
 
 @dataclass
 class _Job:
-    """What is known of an array task."""
+    """What is known of an array task.
+
+    On a node that the scheduler does not reach an earlier start may live on beside the last one.
+    """
 
     host: str = "?"
-    booted: float = 0.0
-    """When the node was started, in seconds since the epoch."""
+    """Where it was last started."""
     starts: int = 0
     """How often the scheduler started it: again after a node failed, or after it forgot that it had."""
+    start_on: dict[str, int] = field(default_factory=dict)
+    """The number of the last start on each node."""
+    booted: dict[str, float] = field(default_factory=dict)
+    """When each node was started, in seconds since the epoch."""
     is_over: bool = False
+    """Whether the last start has come to its end."""
 
 
 @dataclass
@@ -86,15 +93,15 @@ class Receipts:
             match words:
                 case ["job", host]:
                     job.starts += 1
-                    job.host = host
-                case ["booted", since]:
-                    job.booted = float(since)
-                case ["over"]:
-                    job.is_over = True
-                case ["started", label, uptime]:
-                    started_at = job.booted + float(uptime)
-                    note = Note(started_at, number, job.host, uptime=float(uptime), start=job.starts)
-                    self.notes[label] = note
+                    job.host, job.start_on[host], job.is_over = host, job.starts, False
+                case ["booted", host, since]:
+                    job.booted[host] = float(since)
+                case ["over", host]:
+                    job.is_over = job.is_over or job.start_on.get(host, job.starts) == job.starts
+                case ["started", label, host, uptime]:
+                    started_at = job.booted.get(host, 0.0) + float(uptime)
+                    start = job.start_on.get(host, job.starts)
+                    self.notes[label] = Note(started_at, number, host, uptime=float(uptime), start=start)
                     return label
                 case ["ended", label, *rest]:
                     note = self._note(label)

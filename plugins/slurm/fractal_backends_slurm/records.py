@@ -18,6 +18,8 @@ class Records:
         self._scheduler = scheduler
         self._found: dict[tuple[str, str], tuple[float, dict[int, JobState]]] = {}
         self._started_at = self._controller()
+        self._looked = 0.0, True
+        """When the controller was last asked since when it runs, and whether it may have forgotten acts."""
 
     def of(self, job: str, name: str) -> dict[int, JobState]:
         """How the array tasks of a job ended, as far as that is on record."""
@@ -27,10 +29,15 @@ class Records:
             self._found[job, name] = (time.monotonic(), found)
         return found
 
-    def may_be_forgotten(self) -> bool:
-        """Whether the controller may have been started again since this was made, and forgot some acts."""
-        now = self._controller()
-        return now is None or now != self._started_at
+    def may_be_forgotten(self, at: float) -> bool:
+        """Whether the controller that answered at that time, on the monotonic clock, may have been started
+        again since this was made, and forgot some acts."""
+        asked_at, forgot = self._looked
+        if asked_at < at:
+            now = self._controller()
+            forgot = now is None or now != self._started_at
+            self._looked = time.monotonic(), forgot
+        return forgot
 
     def _controller(self) -> str | None:
         try:

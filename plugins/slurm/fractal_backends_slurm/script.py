@@ -53,6 +53,7 @@ class JobScript:
             f"fb_folder={shlex.quote(self.folder)}",
             f"fb_place={shlex.quote(self.place)}",
             "fb_receipt=$fb_folder/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt",
+            "fb_host=${SLURMD_NODENAME:-?}",
         ]
         lines = [
             self.shebang,
@@ -78,7 +79,7 @@ class JobScript:
         if not self.worker_init:
             return []
         name = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt"'
-        note = f"umask 077; echo over >>{shlex.quote(self.folder)}/{name}"
+        note = f'umask 077; echo "over ${{SLURMD_NODENAME:-?}}" >>{shlex.quote(self.folder)}/{name}'
         trap = f'if [ -z "${{fb_begun:-}}" ]; then {note}; fi'
         return [f"trap {shlex.quote(trap)} EXIT", *self.worker_init.replace("\r\n", "\n").split("\n")]
 

@@ -313,7 +313,8 @@ class Tracker:
         if found is None and state is None and index in self._reasons and not begun:
             # Of an array task that waited, and was cancelled before its first start, nothing is left.
             is_known = self._snapshot.knows(job, self.submission.name)
-            return JobState("CANCELLED") if is_known or not self._records.may_be_forgotten() else None
+            is_gone = is_known or not self._records.may_be_forgotten(self._snapshot.asked_at)
+            return JobState("CANCELLED") if is_gone else None
         if found is None:
             return state
         return replace(found, state=state.state, reason=state.reason or found.reason) if state else found

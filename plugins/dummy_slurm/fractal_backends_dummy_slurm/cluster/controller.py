@@ -103,6 +103,9 @@ class Controller(Book):
                 self._forget_later(job)
             elif job.begin is not None:
                 self.timers.at(job.begin, lambda: None)
+        for key in self.node_side.links.keys() - self.by_spool.keys():
+            self.log(f"the processes of {key} belong to no job that is known")
+            self.node_side.tell(key, do="die")
 
     def _find_again(self, job: Job) -> None:
         """Its stepd runs on, or left its result, or is gone with all that it did."""

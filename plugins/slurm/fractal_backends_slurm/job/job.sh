@@ -5,7 +5,7 @@ fb_last=$((fb_first + fb_units_each - 1))
 fb_awk=awk fb_known=
 if command -v mawk >/dev/null; then fb_awk=mawk fb_known=1; fi # the quickest
 read -r fb_begun fb_rest </proc/uptime
-echo "job ${SLURMD_NODENAME:-?}" >>"$fb_receipt" || exit 1
+echo "job $fb_host" >>"$fb_receipt" || exit 1
 
 # Run the units of lines $1 to $2, and note how they ended. $3: what names the file with the number of a unit's group.
 # More arguments: what starts awk.
@@ -14,7 +14,7 @@ fb_run() {
     fb_program="fb_umask=$fb_umask fb_start=$fb_start
 $fb_unit"
     shift 3
-    fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known" "$fb_receipt")
+    fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known" "$fb_receipt" "$fb_host")
     fb_exit=$?
     fb_before=${fb_ended%% *} fb_ended=${fb_ended#* }
     fb_note
@@ -98,5 +98,5 @@ elif fb_may_be_left; then
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
     done
 fi
-echo over >>"$fb_receipt"
+echo "over $fb_host" >>"$fb_receipt"
 exit $fb_exit

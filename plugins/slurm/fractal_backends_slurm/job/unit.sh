@@ -1,5 +1,5 @@
 # Become the unit $fb_label; what follows `ended.sh` in the shell that a compute node runs between two units.
-# Set before this: fb_receipt, fb_start, fb_place, fb_umask, fb_limit, and the task's command as "$@".
+# Set before this: fb_receipt, fb_host, fb_start, fb_place, fb_umask, fb_limit, and the task's command as "$@".
 fb_stem=$fb_place/$fb_label
 # SLURM ends the processes of a job one by one: after a unit that was killed, this shell may be next. It starts nothing then.
 case $fb_ended in
@@ -28,7 +28,7 @@ case $1 in
 */*) [ -f "$1" ] && [ -x "$1" ] ;;
 *) command -v "$1" >/dev/null 2>&1 ;;
 esac || fb_refuse command
-{ echo "started $fb_label $fb_now" >>"$fb_receipt" && echo "$$" >"$fb_receipt.$fb_start"; } || fb_refuse receipt
+{ echo "started $fb_label $fb_host $fb_now" >>"$fb_receipt" && echo "$$" >"$fb_receipt.$fb_start"; } || fb_refuse receipt
 exec </dev/null >>"$fb_stem.log" 2>&1
 umask "$fb_umask"
 set -- "$@" --args-json "$fb_stem.args.json" --out-json "$fb_stem.metadiff.json"

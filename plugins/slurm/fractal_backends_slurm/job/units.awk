@@ -1,8 +1,8 @@
-# Runs the units of an array task one after the other. POSIX awk, because its system() tells an exit code from a signal,
-# which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last line of it,
-# whether this awk is known to tell signals, the receipt. Notes when the node was started, and prints how the last unit
-# ended: its label, exit code, signal, clock ticks of processor time, peak memory, processes that the kernel ended for want
-# of memory.
+# Runs the units of an array task one after the other. POSIX awk, because its system() tells an exit code from a
+# signal, which $? of a shell does not. Arguments: the shell program for a unit, the file of labels, first and last
+# line of it, whether this awk is known to tell signals, the receipt, the node's name. Notes when the node was
+# started, and prints how the last unit ended: its label, exit code, signal, clock ticks of processor time, peak
+# memory, processes that the kernel ended for want of memory.
 
 # Clock ticks of processor time that the units used so far.
 function used(    line, field) {
@@ -58,7 +58,7 @@ BEGIN {
         if (++line_number >= ARGV[3]) labels[++count] = label
     close(ARGV[2])
     find_group()
-    print "booted", kept("/proc/stat", "btime") >>ARGV[6]
+    print "booted", ARGV[7], kept("/proc/stat", "btime") >>ARGV[6]
     close(ARGV[6])
     for (i = 1; i <= count; i++) {
         cpu = used(); peak = kept(peak_file, ""); kills = kept(oom_file, "oom_kill")

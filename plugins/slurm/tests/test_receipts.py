@@ -1,0 +1,40 @@
+"""What is known from the lines that job scripts write down."""
+
+from __future__ import annotations
+
+from fractal_backends_slurm.receipts import Receipts
+
+
+def test_a_start_lives_on_beside_the_next_one() -> None:
+    """Both write into one file: on a node that SLURM does not reach, nobody ends the first one."""
+    receipts = Receipts()
+    lines = [
+        ["job n1", "booted n1 1000", "started a n1 10", "job n2", "booted n2 5000", "refused a 20 claimed"],
+        ["started b n2 21", "ended a 25 0 0 1 -1 -1 0", "started c n1 26", "over n1"],
+    ]
+    for some in lines:
+        receipts.take("7_0.receipt", "".join(f"{line}\n" for line in some))
+    notes = receipts.notes
+    assert {label: note.host for label, note in notes.items()} == {"a": "n1", "b": "n2", "c": "n1"}
+    assert {label: note.started_at for label, note in notes.items()} == {"a": 1010, "b": 5021, "c": 1026}
+    assert [receipts.was_started_again(notes[label], 0) for label in "abc"] == [True, False, True]
+    assert notes["a"].end is not None and notes["a"].end.wall_s == 15
+    assert not receipts.is_over("7", 0), "the last start goes on"
+    receipts.take("7_0.receipt", "over n2\n")
+    assert receipts.is_over("7", 0)
+
+
+def test_a_job_that_is_started_again_is_not_over() -> None:
+    receipts = Receipts()
+    receipts.take("7_0.receipt", "job n1\nover n1\n")
+    assert receipts.is_over("7", 0)
+    receipts.take("7_0.receipt", "job n1\n")
+    assert not receipts.is_over("7", 0)
+    receipts.take("7_0.receipt", "over n1\n")
+    assert receipts.is_over("7", 0)
+
+
+def test_a_job_whose_first_lines_end_it_is_over() -> None:
+    receipts = Receipts()
+    receipts.take("7_0.receipt", "over n1\n")
+    assert receipts.is_over("7", 0)
