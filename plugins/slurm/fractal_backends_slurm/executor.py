@@ -34,7 +34,7 @@ from .tracking import Tracker
 
 _QUICK_S, _SLOW_S = 0.05, 1.0
 _SHARE = 10
-"""The runner sleeps so many times as long as it took to look, so that it uses little of a core."""
+"""The runner sleeps so many times as long as it worked, so that it uses little of a core."""
 _CONFIRM_S = 10.0
 """After so long without a confirmation jobs are cancelled once more."""
 _OVER_S = 2.0
@@ -61,6 +61,7 @@ class SlurmExecutor(UnitExecutor):
         self._trackers: list[Tracker] = []
         self._past: list[Tracker] = []
         self._interval_s = _SLOW_S
+        self._pause_s = 0.0
         self._records = Records(scheduler)
 
     def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
@@ -70,13 +71,10 @@ class SlurmExecutor(UnitExecutor):
         fresh = [unit for unit in units if unit.handle is None]
         yield from self._adopt([unit for unit in units if unit.handle is not None], options)
         yield from self._plan(fresh, options)
-        pause_s = 0.0
         while self._waiting or self._trackers:
-            self._cancelled.wait(pause_s)
-            begun = time.monotonic()
+            self._cancelled.wait(self._pause_s)
             with self._lock:
                 events = [] if self._cancelled.is_set() else list(self._step(options))
-            pause_s = min(_SLOW_S, max(_QUICK_S, _SHARE * (time.monotonic() - begun)))
             yield from events
             if self._cancelled.is_set():
                 yield from self._end_cancelled()
@@ -100,6 +98,7 @@ class SlurmExecutor(UnitExecutor):
             if time.monotonic() >= submission.try_at:
                 yield from self._submit(submission, options)
         snapshot = self._queue.look(options.poll_interval)
+        begun, used = time.monotonic(), time.thread_time()
         for tracker in list(self._trackers):
             tracker.read()
             yield from tracker.look(snapshot)
@@ -111,6 +110,8 @@ class SlurmExecutor(UnitExecutor):
                 yield from self._plan(retry, options, attempt)
             if tracker.is_over:
                 self._leave(tracker)
+        spent, used = time.monotonic() - begun, time.thread_time() - used
+        self._pause_s = min(_SLOW_S, max(_QUICK_S, spent, _SHARE * used))
 
     def _submit(self, submission: Submission, options: SlurmOptions) -> Iterator[UnitEvent]:
         try:
