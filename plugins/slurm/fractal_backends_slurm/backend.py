@@ -50,7 +50,7 @@ class SlurmBackend(Backend):
         if not of_arguments:
             if _place(run).is_used:
                 yield (
-                    f"workflow_dir_remote: {run.workflow_dir_remote} holds files of another run;"
+                    f"workflow_dir_remote: {run.workflow_dir_remote} holds files, maybe of another run;"
                     " give a folder that is new or empty"
                 )
             yield from self.site_problems(run, [part for part in parts if not of_accounts[part.name]])

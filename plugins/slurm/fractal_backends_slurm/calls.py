@@ -29,6 +29,8 @@ _SLEEPS = re.compile(r",? sleeping and retrying")
 """What sbatch says where the queue is full, before it tries again for two minutes."""
 _NO_ROOM = re.compile(r"submit limit|MaxJobCount|MaxSubmit|unable to accept job", re.IGNORECASE)
 """Of refusals for the number of jobs that there would be."""
+_TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(Submit|Jobs))\w*(Limit|NotSatisfied)\b")
+"""Limits of accounts for each job, which are not about the number of jobs, though SLURM says so as well."""
 _LOOK_S = 0.2
 _NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
 
@@ -44,7 +46,7 @@ class SchedulerError(Exception):
     @property
     def lacks_room(self) -> bool:
         """Whether it was refused for the number of jobs that there would be: fewer may be accepted."""
-        return _NO_ROOM.search(str(self)) is not None
+        return self.may_pass and _NO_ROOM.search(str(self)) is not None
 
 
 class CommandMissingError(SchedulerError):
@@ -115,7 +117,7 @@ class Call:
         answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
         if code := self._process.returncode:
             message = self.errors or answer.strip() or f"exit code {code}"
-            may_pass = _RETRY.search(message) is not None
+            may_pass = _RETRY.search(message) is not None and not _TOO_LARGE.search(message)
             raise SchedulerError(
                 f"{self._name}: {with_hint(_plain(message), self._program)}", may_pass=may_pass
             )

@@ -35,6 +35,9 @@ def explain(submitter: Submitter, parts: Sequence[TaskPart]) -> Iterable[str]:
         except InvalidInputError as error:
             refused.append(f"{part.name}: {error}")
             continue
+        except SchedulerError as error:
+            yield f"{part.name}\n  cannot be laid out now: {error}"
+            continue
         yield "\n".join([part.name, *(f"  {line}" for line in _layout(part, planned))])
         yield f"  {_tried_out(submitter, planned[0])}"
         scripts.append(f"The script of {part.name}:\n\n{planned[0].script.decode(errors='replace')}")

@@ -29,7 +29,7 @@ from .queue_watch import Snapshot, watch_of
 from .records import Records
 from .scheduler import Scheduler
 from .submission import Submission
-from .submitting import Submitter
+from .submitting import Submitter, pause_after
 from .tracking import Tracker
 
 _QUICK_S, _SLOW_S = 0.05, 1.0
@@ -85,13 +85,25 @@ class SlurmExecutor(UnitExecutor):
         if not units:
             return
         try:
-            planned = self._submitter.plan(units, options, attempt)
+            planned = self._laid_out(units, options, attempt)
         except (InvalidInputError, SchedulerError, PlaceError) as error:
-            yield from _ended(units, Cause.LAUNCH_FAILED, str(error))
+            is_cancelled = self._stopping.is_set()
+            yield from _ended(units, Cause.CANCELLED if is_cancelled else Cause.LAUNCH_FAILED, str(error))
             return
         self._waiting += planned
         for submission in planned:
             yield from _queued(submission, "to be submitted")
+
+    def _laid_out(self, units: Sequence[Unit], options: SlurmOptions, attempt: int) -> list[Submission]:
+        tries = 0
+        while True:
+            try:
+                return self._submitter.plan(units, options, attempt)
+            except SchedulerError as error:
+                self._logger.warning("The limits of the site are not known yet: %s", error)
+                if not error.may_pass or self._stopping.wait(pause_after(tries)):
+                    raise
+            tries += 1
 
     def _step(self, options: SlurmOptions) -> Iterator[UnitEvent]:
         for submission in list(self._waiting):
@@ -126,6 +138,9 @@ class SlurmExecutor(UnitExecutor):
                 parts = self._submitter.split(submission, options)
                 place = self._waiting.index(submission)
                 self._waiting[place : place + 1] = parts
+            if error.lacks_room:  # nor is there any for the others
+                for other in self._waiting:
+                    other.try_at = max(other.try_at, submission.try_at)
             for part in parts:
                 yield from _queued(part, f"the submission is tried again: {error}")
             return

@@ -52,7 +52,7 @@ class SlurmOptions(Options):
     constraint: OneLine | None = None
     """Features that a node must have."""
     nodelist: OneLine | None = None
-    """The nodes that may be used, as in "node[01-04]"."""
+    """The node to be used. SLURM gives a job all nodes of a list: of several, exclude the others."""
     exclude: OneLine | None = None
     """Nodes that may not be used."""
     nodes: Nodes = 1
@@ -150,6 +150,9 @@ class SlurmOptions(Options):
         yield from _set_twice(self)
         if both := sorted(expand(self.nodelist or "") & expand(self.exclude or "")):
             yield ("nodelist", "exclude"), f"nodelist and exclude both name {', '.join(both)}"
+        if len(named := expand(self.nodelist or "")) > 1:
+            problem = f"nodelist names {len(named)} nodes, all of which SLURM would give to each array task"
+            yield ("nodelist",), f"{problem}, which needs one; name one, or exclude those that are not meant"
 
 
 def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | None:

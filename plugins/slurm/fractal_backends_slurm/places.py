@@ -22,11 +22,11 @@ from fractal_backends import Unit
 from .calls import as_user, with_hint
 
 RECEIPT = ".receipt"
-_MARK = ".fractal-backends"
-"""A file in a folder that a run has used: that run's own folder."""
 _MODE = 0o600
 _MOST_BYTES = 1 << 20
 """Of a receipt at once; the rest is read the next time."""
+_KEEP = ("--no-overwrite-dir", "--keep-directory-symlink")
+"""What is there of folders stays as it is."""
 _MANY = 500
 """Files that are named in one call of tar at most."""
 
@@ -52,7 +52,7 @@ class Place(ABC):
 
     @property
     def is_used(self) -> bool:
-        """Whether files of an earlier run are where those of this one are to be."""
+        """Whether something is already where the files of this run are to be."""
         return False
 
     @abstractmethod
@@ -148,7 +148,10 @@ class OtherPlace(Place):
     @property
     def is_used(self) -> bool:
         """See `Place.is_used`."""
-        return self.text(self.remote / _MARK) != ""
+        names = ("--create", "--file=/dev/null", "--verbose", "--exclude=./*/*")
+        command = self._tar(*names, f"--directory={self.remote}", ".")
+        listed = subprocess.run(command, capture_output=True, check=False).stdout
+        return listed.strip() not in (b"", b"./")
 
     def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
         """See `Place.put`."""
@@ -158,7 +161,6 @@ class OtherPlace(Place):
                 places = [self.remote, *map(self.folder_of, units), folder.parent, folder]
                 for path in dict.fromkeys(places):
                     _add(tar, path, None)
-                _add(tar, self.remote / _MARK, f"{self._local}\n".encode(errors="surrogateescape"))
                 for name, content in files.items():
                     _add(tar, folder / name, content)
                 for unit in units:
@@ -166,7 +168,7 @@ class OtherPlace(Place):
                     _add(tar, self.folder_of(unit) / source.name, source.read_bytes())
         except OSError as error:
             raise PlaceError(f"Cannot read {error.filename}: {error.strerror}.") from error
-        command = self._tar("--extract", "--file=-", "--directory=/", "--no-overwrite-dir")
+        command = self._tar("--extract", "--file=-", "--directory=/", *_KEEP)
         ended = subprocess.run(command, input=archive.getvalue(), capture_output=True, check=False)
         if ended.returncode:
             raise PlaceError(f"Cannot write to {self.remote}{self._as_whom()}: {_reason(ended.stderr)}")

@@ -11,6 +11,7 @@ from .calls import SchedulerError
 from .options import SlurmOptions
 from .packing import Packing, SiteLimits, pack
 from .scheduler import Scheduler
+from .submitting import ONE_NODE
 
 _OF_THE_MOMENT = re.compile(r"not available|busy|reserv", re.IGNORECASE)
 """What `sbatch --test-only` also says where nodes are drained or down. sbatch itself accepts such a job."""
@@ -96,7 +97,7 @@ class Preflight:
         key = tuple(asked)
         if key not in self._answers:
             lines = [word for word in asked if not word.startswith("--")]
-            arguments = [word for word in asked if word.startswith("--")]
+            arguments = [*ONE_NODE, *(word for word in asked if word.startswith("--"))]
             script = "\n".join(["#!/bin/sh", *lines, "exit 0", ""])
             try:
                 self._scheduler.try_out(script.encode(), arguments, user=self._user)

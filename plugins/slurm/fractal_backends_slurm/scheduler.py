@@ -20,6 +20,7 @@ from .packing import SiteLimits
 from .values import seconds
 
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
+_COMMAND_FAILED = " failed with exit code"
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
 _QUEUE_FORMAT = "|".join(_QUEUE_FIELDS)
 _NOT_FOR_COMMANDS = re.compile(
@@ -88,13 +89,22 @@ class Scheduler:
         """
         command = [*as_user(user), self._path("sbatch"), "--parsable", *arguments]
         if before:
-            command = ["/bin/sh", "-c", "\n".join([*map(_must_succeed, before), 'exec "$@"']), "sh", *command]
-        try:
-            with closing(self._call(command, script)) as call:
+            # The job script, and what says its id, are not theirs.
+            lines = [
+                "exec 3<&0 4>&1 </dev/null >&2",
+                *map(_must_succeed, before),
+                'exec "$@" <&3 >&4 3<&- 4>&-',
+            ]
+            command = ["/bin/sh", "-c", "\n".join(lines), "sh", *command]
+        with closing(self._call(command, script)) as call:
+            try:
                 answer = call.answer(TIMEOUT_S, stop=stop if before else None)
-        except SchedulerError as error:
-            after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
-            raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
+            except SchedulerError as error:
+                after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
+                may_pass = error.may_pass and _COMMAND_FAILED not in call.errors
+                raise SchedulerError(f"{error}{after}", may_pass=may_pass) from error
+        if before and not answer.strip():
+            raise SchedulerError("pre_submission_commands ended before sbatch was called", may_pass=False)
         number = answer.strip().rpartition("\n")[2].partition(";")[0]
         if not number.isdigit():
             raise SchedulerError(f"sbatch answered {answer[:200]!r}, not a job id", may_pass=True)
@@ -271,7 +281,7 @@ class Scheduler:
 
 def _must_succeed(command: str) -> str:
     """Lines of shell that end it, with a word on why, where the command fails."""
-    failed = shlex.quote(f"{command!r} failed with exit code")
+    failed = shlex.quote(f"{command!r}{_COMMAND_FAILED}")
     return (
         f'{command}\nfb_code=$?; [ "$fb_code" = 0 ] || {{ echo {failed} "$fb_code" >&2; exit "$fb_code"; }}'
     )

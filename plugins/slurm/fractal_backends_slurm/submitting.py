@@ -19,6 +19,8 @@ from .script import JobScript
 from .submission import SCRIPT_FILE, UNITS_FILE, Submission, lay_out, units_file
 
 _OF_SUDO = ("SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID")
+ONE_NODE = ("--nodes=1", "--ntasks=1")
+"""Of every array task."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 
@@ -34,7 +36,10 @@ class Submitter:
         self._has_warned = False
 
     def plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> list[Submission]:
-        """Lay out units as job arrays. Raises InvalidInputError where they do not fit."""
+        """Lay out units as job arrays.
+
+        Raises InvalidInputError where they do not fit, SchedulerError where the site's limits are not known.
+        """
         planned: list[Submission] = []
         for _, alike in groupby(units, lambda unit: (self._place.folder_of(unit), unit.task_command)):
             planned += self._plan_alike(list(alike), options, attempt)
@@ -106,17 +111,21 @@ class Submitter:
             "--open-mode=append",
             "--no-requeue",
             "--kill-on-invalid-dep=yes",
-            "--nodes=1",
-            "--ntasks=1",
+            *ONE_NODE,
             *options.sbatch_arguments(packing, charged_account(options, self._run.slurm_account)),
         ]
 
     def limits(self, partition: str | None) -> SiteLimits:
-        """What the site allows; where it does not say, what SLURM allows by itself."""
+        """What the site allows; where it does not say, what SLURM allows by itself.
+
+        Raises SchedulerError where it does not answer now.
+        """
         if partition not in self._limits:
             try:
                 self._limits[partition] = self._scheduler.limits(partition)
             except SchedulerError as error:
+                if error.may_pass:
+                    raise
                 self._logger.warning("The limits of the site are not known: %s", error)
                 return SiteLimits()
         return self._limits[partition]
@@ -133,7 +142,7 @@ class Submitter:
         try:
             self.find_lost([submission])
             if submission.job is None:
-                pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**submission.tries)
+                pause = pause_after(submission.tries)
                 submission.tries += 1
                 submission.job = self._scheduler.submit(
                     submission.script,
@@ -169,6 +178,11 @@ class Submitter:
             names = ", ".join(options.user_local_exports)
             self._logger.warning("user_local_exports are left out, as there is no user_cache_dir: %s", names)
         return {**options.exports, **{name: f"{cache}/{path}" for name, path in below.items()}, **unit.env}
+
+
+def pause_after(tries: int) -> float:
+    """Seconds until the scheduler is asked once more for what it did not do."""
+    return min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2.0**tries)
 
 
 def _words_file(folder: Path) -> str:

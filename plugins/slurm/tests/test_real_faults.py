@@ -25,9 +25,9 @@ def must_be_told_started(run: SlurmRun, *names: str) -> None:
     assert eventually(lambda: all(map(run.told_started, names)), 30), run.story()
 
 
-def submit_others(lab: SlurmLab, tasks: int) -> str:
+def submit_others(lab: SlurmLab, tasks: int, account: str = "root") -> str:
     """Somebody's array, which waits until it is cancelled."""
-    options = ("--parsable", f"--array=1-{tasks}", "--hold", "--output=/dev/null")
+    options = ("--parsable", f"--array=1-{tasks}", "--hold", "--output=/dev/null", f"--account={account}")
     return lab.run("sbatch", *options, text="#!/bin/sh\nexit 0\n").strip()
 
 
@@ -107,6 +107,16 @@ def test_the_controller_is_away_when_units_are_submitted(start_run: StartRun, sl
     assert eventually(lambda: bool(slurm_lab.calls()), 30), run.story()
     slurm_lab.start_slurmctld()
     run.must_end(b=Cause.TASK_ERROR)
+
+
+def test_limits_of_the_site_are_waited_for(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Where the controller is away, nothing is guessed in the place of what it allows."""
+    with slurm_lab.changed(MaxArraySize="11"):
+        slurm_lab.crash_slurmctld()
+        run = start_run({f"u{number}": "exit 0" for number in range(25)}, ONE_EACH)
+        assert eventually(lambda: len(slurm_lab.calls("scontrol")) > 1, 60), run.story()
+        slurm_lab.start_slurmctld()
+        run.must_end()
 
 
 def test_the_answer_to_a_submission_is_lost(
@@ -227,9 +237,9 @@ def test_a_limit_of_submissions(start_run: StartRun, slurm_lab: SlurmLab) -> Non
     account = ("modify", "account", "lab", "set")
     slurm_lab.sacctmgr(*account, "MaxSubmitJobs=4")
     try:
-        other = submit_others(slurm_lab, 3)
-        run = start_run({"a": "exit 0", "b": "exit 3"}, ONE_EACH)
-        assert eventually(lambda: bool(slurm_lab.calls("sbatch")), 30), run.story()
+        other = submit_others(slurm_lab, 3, "lab")
+        run = start_run({"a": "exit 0", "b": "exit 3"}, ONE_EACH, slurm_account="lab")
+        assert eventually(lambda: any("submit limit" in event.info for event in run.events), 30), run.story()
         slurm_lab.run("scancel", other)
         run.must_end(b=Cause.TASK_ERROR)
     finally:
@@ -244,12 +254,47 @@ def test_a_limit_of_submissions_that_is_smaller_than_an_array(
     account = ("modify", "account", "lab", "set")
     slurm_lab.sacctmgr(*account, "MaxSubmitJobs=3")
     try:
-        run = start_run({**dict.fromkeys("abcdefghi", "exit 0"), "bad": "exit 3"}, ONE_EACH)
+        run = start_run(
+            {**dict.fromkeys("abcdefghi", "exit 0"), "bad": "exit 3"}, ONE_EACH, slurm_account="lab"
+        )
         run.must_end(bad=Cause.TASK_ERROR)
+        assert any("submit limit" in event.info for event in run.events), run.story()
         run.must_leave_no_files()
     finally:
         slurm_lab.sacctmgr(*account, "MaxSubmitJobs=-1")
     assert len(slurm_lab.calls("sbatch")) < 20, slurm_lab.calls("sbatch")
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
+def test_others_fill_what_a_limit_of_submissions_leaves(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Then smaller arrays do not help, and SLURM is not asked all the time."""
+    account = ("modify", "account", "lab", "set")
+    slurm_lab.sacctmgr(*account, "MaxSubmitJobs=50")
+    try:
+        other = submit_others(slurm_lab, 50, "lab")
+        run = start_run({f"u{number}": "exit 0" for number in range(40)}, ONE_EACH, slurm_account="lab")
+        assert eventually(lambda: len(slurm_lab.calls("sbatch")) > 8, 60), run.story()
+        slurm_lab.run("scancel", other)
+        run.must_end()
+    finally:
+        slurm_lab.sacctmgr(*account, "MaxSubmitJobs=-1")
+    assert len(slurm_lab.calls("sbatch")) < 30, slurm_lab.calls("sbatch")
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
+@pytest.mark.parametrize("options", [{"cpus_per_task": 4}, {"time": "01:00:00"}])
+def test_a_limit_for_each_job(start_run: StartRun, slurm_lab: SlurmLab, options: dict[str, object]) -> None:
+    """Waiting does not help, and fewer jobs do not either."""
+    slurm_lab.sacctmgr("add", "qos", "tiny", "Flags=DenyOnLimit", "MaxTRESPerJob=cpu=2", "MaxWall=5")
+    slurm_lab.sacctmgr("modify", "account", "lab", "set", "qos+=tiny")
+    try:
+        run = start_run({"a": "exit 0"}, {"qos": "tiny", **options}, slurm_account="lab")
+        run.wait(60)
+        assert isinstance(run.error, InvalidInputError), run.story()
+        assert "PerJobLimit" in str(run.error)
+        start_run({"a": "exit 0"}, {"qos": "tiny"}, slurm_account="lab").must_end()
+    finally:
+        slurm_lab.sacctmgr("delete", "qos", "tiny")
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)

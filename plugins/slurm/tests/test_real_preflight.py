@@ -114,6 +114,18 @@ def test_a_command_before_a_submission_fails(start_run: StartRun, slurm_lab: Slu
     assert slurm_lab.calls("sbatch") == []
 
 
+def test_a_command_before_a_submission_has_no_part_in_it(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Neither the job script nor its id are the command's."""
+    run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["cat", "echo 99"]})
+    run.must_end()
+    calls = len(slurm_lab.calls("sbatch"))
+    for command, told in {"exit 0": "ended before sbatch", "echo timed out >&2; false": "timed out"}.items():
+        run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["echo 99", command]})
+        run.must_end(a=Cause.LAUNCH_FAILED)
+        assert told in run.outcomes["a"].info
+    assert len(slurm_lab.calls("sbatch")) == calls
+
+
 def test_a_command_before_a_submission_is_ended_with_the_run(start_run: StartRun, place: Path) -> None:
     begun = place / "begun"
     run = start_run({"a": "exit 0"}, {"pre_submission_commands": [f"touch {begun}", "sleep 1000"]})

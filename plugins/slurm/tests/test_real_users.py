@@ -78,8 +78,28 @@ def test_a_remote_folder_serves_one_run(start_run: StartRun, place: Path, user: 
     run = start_run({"a": GOOD}, slurm_user=user, workflow_dir_remote=remote)
     run.wait(30)
     assert isinstance(run.error, InvalidInputError), run.story()
-    assert f"workflow_dir_remote: {remote} holds files of another run" in str(run.error)
+    assert f"workflow_dir_remote: {remote} holds files" in str(run.error)
     assert run.started() == []
+
+
+@pytest.mark.parametrize("user", [None, USERS[0]])
+def test_a_remote_folder_is_used_as_it_is(start_run: StartRun, place: Path, user: str | None) -> None:
+    """It may be a link to an empty one. What holds anything is not touched."""
+    home = home_of(user, place) if user else place
+    real, link = home / "real", home / "link"
+    real.mkdir(mode=0o700)
+    link.symlink_to(real)
+    (home / "other").mkdir(mode=0o700)
+    (home / "other" / "precious").touch()
+    if user:
+        shutil.chown(real, user)
+        shutil.chown(home / "other", user)
+    start_run({"a": GOOD}, slurm_user=user, workflow_dir_remote=link).must_end(30)
+    assert link.is_symlink() and [path.name for path in real.iterdir()] == ["0_task"]
+    run = start_run({"a": GOOD}, slurm_user=user, workflow_dir_remote=home / "other")
+    run.wait(30)
+    assert isinstance(run.error, InvalidInputError), run.story()
+    assert "holds files" in str(run.error)
 
 
 def test_cancel_as_another_user(start_run: StartRun, slurm_lab: SlurmLab, place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,37 @@ def test_out_of_memory(start_run: StartRun, script: str, options: dict[str, int]
     run.must_end(60, hog=Cause.OUT_OF_MEMORY)
     peak = run.outcomes["a"].peak_mb
     assert peak is None or peak < 100
+
+
+@CGROUP
+def test_what_a_unit_leaves_takes_no_memory_of_the_next(start_run: StartRun) -> None:
+    keep = "python3 -c 'import time; x = bytearray(b\"x\") * (60 << 20); time.sleep({})'"
+    run = start_run(
+        {"a": f"setsid {keep.format(60)} & sleep 1", "b": keep.format(0.5), "bad": "exit 3"},
+        {"mem": 100, **TOGETHER},
+    )
+    run.must_end(50, bad=Cause.TASK_ERROR)
+
+
+@CGROUP
+def test_what_was_there_before_the_units_goes_on(start_run: StartRun, place: Path) -> None:
+    """A watcher of the site's, with processes of its own, is no unit's."""
+    log = place / "log"
+    log.touch()
+    log.chmod(0o666)
+    watch = f"while sleep 0.1; do echo here >>{log}; done &"
+    units = {"a": "sleep 0.5", "b": "sleep 0.5", "c": f": >{log}; sleep 1"}
+    run = start_run(units, TOGETHER, worker_init=watch)
+    run.must_end(50)
+    assert log.read_text().count("here") > 2
+
+
+def test_an_interrupt_of_the_job_script(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "exit 0", "b": "wait_for gate; exit 3"}, TOGETHER)
+    job = run.place_of("b")[1]
+    slurm_lab.run("scancel", "--signal=INT", "--batch", job)
+    run.open("gate")
+    run.must_end(30, b=Cause.TASK_ERROR)
 
 
 @POLL
@@ -114,6 +146,13 @@ def test_what_the_site_cannot_do(start_run: StartRun, options: dict[str, object]
     assert isinstance(run.error, InvalidInputError), run.story()
     assert reason in str(run.error)
     assert run.events == []
+
+
+def test_more_nodes_than_a_unit_needs(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    run = start_run({"a": "exit 0"}, {"nodelist": ",".join(slurm_lab.nodes[:2])})
+    run.wait(60)
+    assert isinstance(run.error, InvalidInputError), run.story()
+    assert "nodelist names 2 nodes" in str(run.error)
 
 
 def test_what_can_never_start(start_run: StartRun) -> None:

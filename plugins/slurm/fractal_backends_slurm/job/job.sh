@@ -10,7 +10,7 @@ echo "job $fb_host" >>"$fb_receipt" || exit 1
 # Run the units of lines $1 to $2, and note how they ended. $3: what names the file with the number of a unit's group.
 # More arguments: what starts awk.
 fb_run() {
-    fb_from=$1 fb_to=$2 fb_start=$3
+    fb_from=$1 fb_to=$2 fb_start=$3 fb_left=
     fb_program="fb_umask=$fb_umask fb_start=$fb_start
 $fb_unit"
     shift 3
@@ -51,6 +51,7 @@ if [ "$fb_at_once" -gt 1 ]; then
     wait $fb_lanes
     fb_exit=$?
 else
+    trap : INT # of which a shell dies when its unit has ended, before it can note that
     fb_run "$fb_first" "$fb_last" "$$" </dev/null
 fi
 

@@ -25,10 +25,31 @@ function kept(file, name,    line, field, found) {
     return found
 }
 
+# Numbers of the processes that units left behind: those in the group that are not known from before the first one, nor
+# descend from such a one.
+function left(    pid, above, line, field, found) {
+    while ((getline pid <procs_file) > 0) {
+        for (above = pid; above > 1 && !(above in known); above = field[2]) {
+            field[2] = 0
+            if ((getline line <("/proc/" above "/stat")) > 0) {
+                sub(/.*\) /, "", line)
+                split(line, field, " ")
+            }
+            close("/proc/" above "/stat")
+        }
+        if (!(above in known)) found = found " " pid
+    }
+    close(procs_file)
+    return found
+}
+
 function find_group(    line) {
-    peak_file = oom_file = "/dev/null"
+    peak_file = oom_file = procs_file = "/dev/null"
     while ((getline line <"/proc/self/cgroup") > 0) {
-        if (line ~ /^[0-9]+:memory:.*\/job_/) {
+        if (line ~ /^[0-9]+:freezer:.*\/job_/) {
+            sub(/^[0-9]+:freezer:/, "/sys/fs/cgroup/freezer", line)
+            procs_file = line "/cgroup.procs"
+        } else if (line ~ /^[0-9]+:memory:.*\/job_/) {
             sub(/^[0-9]+:memory:/, "/sys/fs/cgroup/memory", line)
             peak_file = line "/memory.max_usage_in_bytes"
             oom_file = line "/memory.oom_control"
@@ -36,9 +57,12 @@ function find_group(    line) {
             sub(/^0::/, "/sys/fs/cgroup", line)
             peak_file = line "/memory.peak"
             oom_file = line "/memory.events"
+            procs_file = line "/cgroup.procs"
         }
     }
     close("/proc/self/cgroup")
+    while ((getline line <procs_file) > 0) known[line]
+    close(procs_file)
 }
 
 # What system() returned: exit code, and 0 or the signal. Implementations differ: 256 + signal, or the wait status / 256.
@@ -62,7 +86,7 @@ BEGIN {
     close(ARGV[6])
     for (i = 1; i <= count; i++) {
         cpu = used(); peak = kept(peak_file, ""); kills = kept(oom_file, "oom_kill")
-        status = system("fb_before='" labels[i - 1] "' fb_ended='" ended "' fb_label='" labels[i] "'\n" program)
+        status = system("fb_before='" labels[i - 1] "' fb_ended='" ended "' fb_label='" labels[i] "' fb_left='" (i > 1 ? left() : "") "'\n" program)
         more = kept(peak_file, "")
         ended = code_and_signal(status) " " used() - cpu " " (more > peak ? more : -1) " " (kills < 0 ? -1 : kept(oom_file, "oom_kill") - kills)
         failed = failed || status
