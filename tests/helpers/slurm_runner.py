@@ -1,6 +1,7 @@
 """Runs a workflow with the backend `slurm` in a process of its own, and writes down what it is told of units.
 
-It is given JSON: `arguments` of process_workflow, `options`, and the file `told`, one event a line.
+It is given JSON: `arguments` of process_workflow, `options`, and the file `told`, one event a line;
+and `backend` where it is another one.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def main(request: dict[str, Any]) -> None:
             arguments[name] = Path(arguments[name])
     observers = [Teller(Path(request["told"]))] if "told" in request else []
     try:
-        backend = get_backend("slurm", options=request["options"], observers=observers)
+        backend = get_backend(
+            request.get("backend", "slurm"), options=request["options"], observers=observers
+        )
         asyncio.run(backend.process_workflow(**arguments))
     except Exception as error:
         sys.exit(f"{type(error).__name__}: {error}")

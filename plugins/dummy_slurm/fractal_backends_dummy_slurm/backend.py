@@ -6,13 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from fractal_backends_slurm import Scheduler, SlurmBackend, SlurmOptions
+from fractal_backends_slurm import Scheduler, SlurmBackend, SlurmOptions, as_user
 from pydantic import Field
 
 from fractal_backends import Options, RunInfo, TaskPart, Unit, UnitEvent, UnitExecutor
 
 from .cluster.config import ConfigError
-from .lease import DummySlurmError, Lease, configuration, default_folder
+from .cluster.sbatch_words import USER_VARIABLE
+from .lease import DummySlurmError, Lease, configuration, default_folder, has_recorded_users
 
 
 class DummySlurmOptions(SlurmOptions):
@@ -71,7 +72,14 @@ class DummySlurmBackend(SlurmBackend):
 
     def scheduler(self, run: RunInfo) -> Scheduler:
         """See `SlurmBackend.scheduler`."""
-        return Scheduler(default_folder() / "bin")
+        folder = default_folder()
+        how = _as_recorded if has_recorded_users(folder) else as_user
+        return Scheduler(folder / "bin", as_user=how)
+
+
+def _as_recorded(user: str | None) -> list[str]:
+    """See `AsUser`: the command stays the runner's own, and the cluster takes it for the user's."""
+    return ["env", f"{USER_VARIABLE}={user}"] if user is not None else []
 
 
 class _LeasedExecutor(UnitExecutor):

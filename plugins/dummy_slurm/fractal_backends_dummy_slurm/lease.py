@@ -39,6 +39,15 @@ def default_folder() -> Path:
     return Path(named) if named else Path(tempfile.gettempdir()) / f"fractal-dummy-slurm-{os.geteuid()}"
 
 
+def has_recorded_users(folder: Path) -> bool:
+    """Whether other users are only names to the cluster in this folder, or to the one that would be started
+    there: it is the caller's own, who is not root and cannot become them."""
+    owner = os.geteuid()
+    with contextlib.suppress(OSError):
+        owner = folder.stat().st_uid
+    return owner == os.geteuid() != 0
+
+
 def configuration() -> dict[str, Any]:
     """What the file that a variable names has; without one, nothing. Raises ConfigError."""
     path = os.environ.get(CONFIG_VARIABLE)

@@ -1,7 +1,8 @@
 """Run Fractal workflows on SLURM."""
 
 from .backend import SlurmBackend
+from .calls import as_user
 from .options import SlurmOptions
 from .scheduler import Scheduler
 
-__all__ = ["Scheduler", "SlurmBackend", "SlurmOptions"]
+__all__ = ["Scheduler", "SlurmBackend", "SlurmOptions", "as_user"]

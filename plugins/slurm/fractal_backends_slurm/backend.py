@@ -48,7 +48,7 @@ class SlurmBackend(Backend):
         of_accounts = {part.name: _account_problem(part, run) for part in parts}
         yield from (f"{name}: {problem}" for name, problem in of_accounts.items() if problem)
         if not of_arguments:
-            if _place(run).is_used:
+            if self._place(run).is_used:
                 yield (
                     f"workflow_dir_remote: {run.workflow_dir_remote} holds files, maybe of another run;"
                     " give a folder that is new or empty"
@@ -72,17 +72,24 @@ class SlurmBackend(Backend):
 
     def explain(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
         """See `Backend.explain`."""
-        return explain(Submitter(run, self.scheduler(run), _place(run)), parts)
+        return explain(Submitter(run, self.scheduler(run), self._place(run)), parts)
 
     def open(self, run: RunInfo) -> UnitExecutor:
         """See `Backend.open`."""
         scheduler = self.scheduler(run)
         scheduler.check()
-        return SlurmExecutor(run, scheduler, _place(run))
+        return SlurmExecutor(run, scheduler, self._place(run))
 
     def scheduler(self, run: RunInfo) -> Scheduler:
         """The scheduler that the units of a run go to."""
         return Scheduler()
+
+    def _place(self, run: RunInfo) -> Place:
+        user = other_user(run.slurm_user)
+        if run.workflow_dir_local == run.workflow_dir_remote and user is None:
+            return SharedPlace(run.workflow_dir_local)
+        as_user = self.scheduler(run).as_user
+        return OtherPlace(run.workflow_dir_local, run.workflow_dir_remote, user, as_user)
 
 
 def _problems_of_arguments(run: RunInfo) -> Iterable[str]:
@@ -102,13 +109,6 @@ def _problems_of_arguments(run: RunInfo) -> Iterable[str]:
 
 def _account_problem(part: TaskPart, run: RunInfo) -> str | None:
     return account_problem(cast(SlurmOptions, part.options), run.slurm_account)
-
-
-def _place(run: RunInfo) -> Place:
-    user = other_user(run.slurm_user)
-    if run.workflow_dir_local == run.workflow_dir_remote and user is None:
-        return SharedPlace(run.workflow_dir_local)
-    return OtherPlace(run.workflow_dir_local, run.workflow_dir_remote, user)
 
 
 def other_user(name: str | None) -> str | None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event
@@ -33,6 +33,10 @@ _TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(Submit|Jobs))\w*(Limit|NotSatisfie
 """Limits of accounts for each job, which are not about the number of jobs, though SLURM says so as well."""
 _LOOK_S = 0.2
 _NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
+
+
+AsUser = Callable[[str | None], list[str]]
+"""What stands before a command that a user is to execute; None: the runner itself."""
 
 
 class SchedulerError(Exception):
@@ -145,7 +149,7 @@ class Call:
 
 
 def as_user(user: str | None) -> list[str]:
-    """What stands before a command that another user is to execute."""
+    """An `AsUser`: by sudo."""
     return ["sudo", "-n", "-u", user, "--"] if user is not None else []
 
 

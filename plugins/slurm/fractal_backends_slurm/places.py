@@ -19,7 +19,7 @@ from typing import IO
 
 from fractal_backends import Unit
 
-from .calls import as_user, with_hint
+from .calls import AsUser, as_user, with_hint
 
 RECEIPT = ".receipt"
 _MODE = 0o600
@@ -140,9 +140,10 @@ class SharedPlace(Place):
 class OtherPlace(Place):
     """Another folder, reached with `tar`, as another user if one is named."""
 
-    def __init__(self, local: Path, remote: Path, user: str | None) -> None:
+    def __init__(self, local: Path, remote: Path, user: str | None, as_user: AsUser = as_user) -> None:
         super().__init__(local, remote)
         self.user = user
+        self._as_user = as_user
         self._read: dict[str, int] = {}
 
     @property
@@ -233,7 +234,7 @@ class OtherPlace(Place):
             raise PlaceError(f"Cannot read {folder}{self._as_whom()}: {_reason(b''.join(said))}")
 
     def _tar(self, *arguments: str) -> list[str]:
-        return [*as_user(self.user), "tar", *arguments]
+        return [*self._as_user(self.user), "tar", *arguments]
 
     def _as_whom(self) -> str:
         return f" as the user {self.user}" if self.user else ""

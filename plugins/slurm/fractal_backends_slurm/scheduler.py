@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from .calls import TIMEOUT_S, Call, CommandMissingError, SchedulerError, as_user
+from .calls import TIMEOUT_S, AsUser, Call, CommandMissingError, SchedulerError, as_user
 from .packing import SiteLimits
 from .values import seconds
 
@@ -56,11 +56,19 @@ States = dict[str, dict[int, JobState]]
 
 
 class Scheduler:
-    """A cluster as its commands show it. `commands`: their folder (None: PATH); `env` is added to theirs."""
+    """A cluster as its commands show it. `commands`: their folder (None: PATH); `env` is added to theirs;
+    `as_user`: how other users submit, cancel, and reach their files."""
 
-    def __init__(self, commands: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        commands: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        as_user: AsUser = as_user,
+    ) -> None:
         self.commands = commands
         self.env = dict(env or {})
+        self.as_user = as_user
 
     @property
     def key(self) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -87,7 +95,7 @@ class Scheduler:
 
         Raises SchedulerError; where that `may_pass` the job may have been accepted all the same.
         """
-        command = [*as_user(user), self._path("sbatch"), "--parsable", *arguments]
+        command = [*self.as_user(user), self._path("sbatch"), "--parsable", *arguments]
         if before:
             # The job script, and what says its id, are not theirs.
             lines = [
@@ -112,7 +120,7 @@ class Scheduler:
 
     def try_out(self, script: bytes, arguments: Sequence[str], *, user: str | None) -> str:
         """What `sbatch --test-only` says of a job. Raises SchedulerError."""
-        command = [*as_user(user), self._path("sbatch"), "--test-only", *arguments]
+        command = [*self.as_user(user), self._path("sbatch"), "--test-only", *arguments]
         return self._run(command, script, with_errors=True).strip()
 
     def ask(self, jobs: Iterable[str]) -> Call:
@@ -203,7 +211,7 @@ class Scheduler:
 
         Raises SchedulerError.
         """
-        self._run([*as_user(user), self._path("scancel"), "--quiet", *jobs])
+        self._run([*self.as_user(user), self._path("scancel"), "--quiet", *jobs])
 
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +16,15 @@ from fractal_backends import Cause, InvalidInputError
 from slurm_lab import RUNNER, USERS, SlurmLab
 from tests.helpers.processes import ROOT
 from tests.helpers.slurm_runs import POLL_S, SlurmRun, StartRun
+from tests.helpers.users import home_of, owners, python_for
 
 GOOD = 'echo "I am $(id -un)"; echo "{}" >"$out"'
 ONE_EACH = {"tasks_per_job": 1}
-NOBODY_ELSE = 0o700
-
-
-def home_of(user: str, place: Path) -> Path:
-    """A folder that only this user may enter."""
-    folder = place / user
-    folder.mkdir(exist_ok=True)
-    shutil.chown(folder, user, user)
-    folder.chmod(NOBODY_ELSE)
-    return folder
-
-
-def owners(folder: Path) -> set[str]:
-    """Of all that is in a folder."""
-    return {path.owner() for path in folder.rglob("*")}
 
 
 def logs(run: SlurmRun) -> str:
     """All that units said."""
     return "".join(path.read_text() for path in (run.folder / "run").rglob("*.log"))
-
-
-def python_for(user: str) -> list[str]:
-    """How this user can start a Python that has all that this one has; the test is skipped if not at all."""
-    paths = os.pathsep.join(path for path in sys.path if path and not path.startswith(sys.base_prefix))
-    names = [sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"]
-    for name in names:
-        command = [shutil.which("runuser") or "runuser", "-u", user, "--", "env", f"PYTHONPATH={paths}", name]
-        tried = subprocess.run(
-            [*command, "-c", "import fractal_backends_slurm"], check=False, capture_output=True
-        )
-        if tried.returncode == 0:
-            return command
-    pytest.skip(f"no Python that the user {user} can execute: tried {', '.join(names)}")
 
 
 def test_two_users_at_once(start_run: StartRun, slurm_lab: SlurmLab, place: Path) -> None:

@@ -39,6 +39,9 @@ _ENVIRONMENT = {
 }
 """Variables that stand for options."""
 
+USER_VARIABLE = "DUMMY_SLURM_USER"
+"""A variable of commands: whose they are to be taken for."""
+
 
 @dataclass
 class Caller:
@@ -56,6 +59,12 @@ class Caller:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
             return str(self.uid)
+
+    @property
+    def named(self) -> str:
+        """The user whom this one wants to be taken for."""
+        names = [item.partition("=")[2] for item in self.env if item.startswith(f"{USER_VARIABLE}=")]
+        return names[-1] if names else self.user
 
 
 @dataclass

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import select
 import shutil
 import signal
@@ -18,6 +19,7 @@ import socket
 import struct
 import sys
 import time
+from dataclasses import replace
 
 from . import START, config as configuration, faults, processes
 from .arguments import Refused
@@ -191,9 +193,9 @@ class Server:
         words = [os.fsdecode(word) for word in fields[4:words_end]]
         env_start = words_end + int(fields[3])
         script = os.fsdecode(fields[words_end]) if env_start > words_end else None
-        uid, gid = _peer(end)
-        caller = Caller(uid, gid, os.fsdecode(fields[1]), [os.fsdecode(item) for item in fields[env_start:]])
-        if uid not in (0, self.controller.owner) and not self.config.is_shared:
+        env = [os.fsdecode(item) for item in fields[env_start:]]
+        caller = self._admitted(Caller(*_peer(end), os.fsdecode(fields[1]), env))
+        if caller is None:
             return [b"1", b"", f"{command}: error: Access/permission denied\n".encode(), b""]
         if command == "sbatch" and script is None:
             try:
@@ -205,6 +207,22 @@ class Server:
         return self._misbehaviour.answer(
             command, lambda: self._execute(command, caller, words, script), words
         )
+
+    def _admitted(self, caller: Caller) -> Caller | None:
+        """As whom it is served; None: not at all. Only the cluster's owner may be taken for somebody else,
+        and not root, who can become others."""
+        owner = self.controller.owner
+        if caller.uid not in (0, owner) and not self.config.is_shared:
+            return None
+        if caller.named == caller.user:
+            return caller
+        if caller.uid != owner or owner == 0:
+            return None
+        try:
+            entry = pwd.getpwnam(caller.named)
+        except KeyError:
+            return None
+        return replace(caller, uid=entry.pw_uid, gid=entry.pw_gid)
 
     def _execute(self, command: str, caller: Caller, words: list[str], script: str | None) -> list[bytes]:
         self.log(f"{caller.user}: {command} {' '.join(words)}")
