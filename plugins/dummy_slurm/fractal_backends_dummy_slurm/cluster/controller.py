@@ -21,6 +21,7 @@ from .sbatch_words import Asked, Caller, failed
 from .timers import Timers
 
 QUEUE_FULL_RETRY_S = 1.0
+_NO_NODES = "Node count specification invalid"
 
 
 class QueueFull(Exception):  # noqa: N818
@@ -54,7 +55,7 @@ class Controller(Book):
             why = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
             refusal = failed(why, asked.options)
             raise Refused(f"sbatch: error: AssocMaxSubmitJobLimit\n{refusal.message}")
-        impossible = self.cluster.unsatisfiable(submission)
+        impossible = self._impossible(submission, asked)
         self.next_id += 1
         if "test-only" in asked.options:
             raise self._test_only(submission)
@@ -63,18 +64,27 @@ class Controller(Book):
             file.write(asked.script)
         self._accept(submission, impossible is not None)
         if impossible is not None:
-            refusal = failed("Requested node configuration is not available", asked.options)
-            raise Refused(impossible + refusal.message)
+            raise Refused(impossible)
         return submission
 
+    def _impossible(self, submission: Submission, asked: Asked) -> str | None:
+        """Why it can never run, though its record stays, as sbatch says it."""
+        if submission.nodes == 0:
+            return failed(_NO_NODES, asked.options).message
+        why = self.cluster.unsatisfiable(submission)
+        refusal = failed("Requested node configuration is not available", asked.options)
+        return None if why is None else why + refusal.message
+
     def _test_only(self, submission: Submission) -> Refused:
+        if submission.nodes == 0 and submission.array is not None:
+            return Refused(f"allocation failure: {_NO_NODES}\n")
         fitting = self.cluster.fitting(submission)
         if fitting is None:
             return Refused("allocation failure: Requested node configuration is not available\n")
         partition, nodes = fitting
         when = time.strftime("%Y-%m-%dT%H:%M:%S")
         return Refused(
-            f"sbatch: Job {submission.id} to start at {when} using {submission.all_cpus} processors"
+            f"sbatch: Job {submission.id} to start at {when} using {submission.given_cpus} processors"
             f" on nodes {hostlist.compress(nodes)} in partition {partition}\n",
             0,
         )

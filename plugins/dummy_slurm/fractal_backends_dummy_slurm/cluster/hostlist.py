@@ -8,16 +8,19 @@ _PART = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?(?:,|$)")
 
 
 def expand(text: str) -> list[str]:
-    """`n[1-2],m` is n1, n2, m."""
+    """`n[1-2],m` is n1, n2, m. Raises ValueError, with SLURM's word for it, where a range is none."""
     names: list[str] = []
-    for prefix, ranges in _PART.findall(text):
-        if not ranges:
+    for prefix, ranges in (match.groups() for match in _PART.finditer(text)):
+        if ranges is None:
             names += [prefix] if prefix else []
             continue
         for item in ranges.split(","):
             first, _, last = item.partition("-")
+            last = last or first
+            if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+                raise ValueError(f"_parse_single_range: Invalid range: `{item}'")
             width = len(first)
-            names += [f"{prefix}{number:0{width}d}" for number in range(int(first), int(last or first) + 1)]
+            names += [f"{prefix}{number:0{width}d}" for number in range(int(first), int(last) + 1)]
     return names
 
 

@@ -75,6 +75,8 @@ class Submission:
     nodes: int = 1
     ntasks: int = 1
     cpus_per_task: int = 1
+    min_cpus: int = 1
+    """What each node must have, and gives."""
     named: bool = True
     """Whether the name is more than a stopgap."""
     cpus_asked: bool = False
@@ -109,12 +111,17 @@ class Submission:
     @property
     def cpus(self) -> int:
         """Of one node."""
-        return self.cpus_per_task * -(-self.ntasks // self.nodes)
+        return max(self.cpus_per_task * -(-self.ntasks // max(1, self.nodes)), self.min_cpus)
 
     @property
     def all_cpus(self) -> int:
-        """Of all nodes."""
+        """Of all nodes, as they are asked for."""
         return self.cpus_per_task * max(self.ntasks, self.nodes)
+
+    @property
+    def given_cpus(self) -> int:
+        """Of all nodes, once they are given."""
+        return max(self.all_cpus, self.min_cpus * self.nodes)
 
     @property
     def memory(self) -> int:

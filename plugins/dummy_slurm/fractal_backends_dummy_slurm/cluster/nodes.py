@@ -98,10 +98,10 @@ class Cluster:
 
     def _unsatisfiable(self, asked: Submission, partition: str) -> str | None:
         nodes = self._candidates(asked, partition)
+        if not any(node.cpus >= asked.min_cpus for node in nodes):
+            return "sbatch: error: CPU count per node can not be satisfied\n"
         if not any(node.memory >= asked.memory for node in nodes):
             return "sbatch: error: Memory specification can not be satisfied\n"
-        if not any(node.cpus >= asked.cpus for node in nodes):
-            return "sbatch: error: CPU count per node can not be satisfied\n"
         needed = min(asked.nodes, len(self.members(partition)))
         return "" if len(self._able(asked, partition)) < needed else None
 

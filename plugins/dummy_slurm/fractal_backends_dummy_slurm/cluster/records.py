@@ -68,6 +68,12 @@ class Record:
         return (self.job.partition if self.job else "") or self.submission.partition
 
     @property
+    def cpus(self) -> int:
+        """Those it was given; before, those that were asked for."""
+        started = self.job is not None and self.job.nodes
+        return self.submission.given_cpus if started else self.submission.all_cpus
+
+    @property
     def nodes(self) -> str:
         """Where it runs or ran."""
         return hostlist.compress(self.job.nodes) if self.job is not None else ""

@@ -23,6 +23,8 @@ _MAILS = (
     *("NONE", "BEGIN", "END", "FAIL", "REQUEUE", "ALL", "INVALID_DEPEND", "STAGE_OUT", "TIME_LIMIT"),
     *("TIME_LIMIT_50", "TIME_LIMIT_80", "TIME_LIMIT_90", "ARRAY_TASKS"),
 )
+_COUNT = re.compile(r"\+?(\d+)([km]?)$", re.IGNORECASE)
+_THOUSANDS = {"": 1, "k": 1 << 10, "m": 1 << 20}
 
 
 class Reader:
@@ -55,9 +57,9 @@ class Reader:
             submitted=time.time(),
             comment=options.get("comment"),
             qos=options.get("qos", "normal"),
-            append=options.get("open-mode", "truncate").startswith("a"),
+            append=options.get("open-mode", "truncate")[:1] in ("a", "A"),
             requeue=([name for name in options if "requeue" in name] or ["requeue"])[-1] == "requeue",
-            kill_on_invalid_dep=options.get("kill-on-invalid-dep") == "yes",
+            kill_on_invalid_dep=options.get("kill-on-invalid-dep", "no").lower() == "yes",
             export=options.get("export"),
             held="JobHeldUser" if "hold" in options else None,
             dependency=options.get("dependency"),
@@ -73,7 +75,11 @@ class Reader:
         options = self.options
         mails = options.get("mail-type", "NONE").upper().split(",")
         if not set(mails) <= set(_MAILS):
-            raise Refused("sbatch: error: Invalid --mail-type specification\n", 255)
+            raise _invalid("mail-type")
+        if options.get("open-mode", "truncate")[:1].lower() not in ("a", "t"):
+            raise _invalid("open-mode")
+        if options.get("kill-on-invalid-dep", "no").lower() not in ("yes", "no"):
+            raise _invalid("kill-on-invalid-dep")
         if _DEPENDENCY.sub("", options.get("dependency", "")):
             raise failed("Job dependency problem", options)
         if "reservation" in options:
@@ -88,16 +94,20 @@ class Reader:
 
     def _sizes(self, result: Submission) -> None:
         options = self.options
-        result.nodes = self._nodes()
-        result.ntasks = self._positive("ntasks", result.nodes)
+        least, most = self._nodes()
+        ntasks = self._positive("ntasks", 0)
         result.cpus_asked, result.ntasks_asked = "cpus-per-task" in options, "ntasks" in options
         result.cpus_per_task = self._positive("cpus-per-task", 1)
+        result.min_cpus = max(self._positive("mincpus", 1), result.cpus_per_task)
         result.mem_mb = self._read("mem", times.memory_mb)
         result.mem_per_cpu = self._read("mem-per-cpu", times.memory_mb)
         if result.mem_mb is None and result.mem_per_cpu is None:
             result.mem_per_cpu = self._config.def_mem_per_cpu
         result.minutes = self._read("time", times.minutes)
         result.begin = self._read("begin", times.begin)
+        result.nodelist = self._nodelist(most)
+        result.nodes = max(least, len(result.nodelist))
+        result.ntasks = ntasks or result.nodes
         result.gpus = self._gpus()
         if "array" in options:
             try:
@@ -113,7 +123,7 @@ class Reader:
         try:
             return read(text)
         except ValueError:
-            raise Refused(f"sbatch: error: Invalid --{name} specification\n", 255) from None
+            raise _invalid(name) from None
 
     def _positive(self, name: str, default: int) -> int:
         text = self.options.get(name)
@@ -123,11 +133,37 @@ class Reader:
             raise Refused(f'sbatch: error: Invalid numeric value "{text}" for --{name}.\n')
         return int(text)
 
-    def _nodes(self) -> int:
-        text = self.options.get("nodes", "1")
-        if not text.partition("-")[0].isdecimal():
+    def _nodes(self) -> tuple[int, int]:
+        """How many at least, and at most; 0: any number."""
+        text = self.options.get("nodes")
+        if text is None:
+            return 1, 0
+        first, dash, last = text.partition("-")
+        if not dash:
+            return (least := self._count(first)), least
+        least = self._count(first) if first else int(not last)
+        most = self._count(last) if last else -1
+        if most and most < least:
+            raise Refused(
+                f"sbatch: error: Maximum node count {most} is less than minimum node count {least}\n", 255
+            )
+        return least, most
+
+    def _count(self, text: str) -> int:
+        match = _COUNT.match(text)
+        if match is None:
             raise Refused(f'sbatch: error: "{text}" is not a valid node count\n', 255)
-        return max(1, int(text.partition("-")[0]))
+        return int(match[1]) * _THOUSANDS[match[2].lower()]
+
+    def _nodelist(self, most: int) -> list[str]:
+        """Each node once."""
+        try:
+            names = list(dict.fromkeys(hostlist.expand(self.options.get("nodelist", ""))))
+        except ValueError as error:
+            raise Refused(f"sbatch: error: {error}\nsbatch: error: memory allocation failure\n") from None
+        if 0 < most < len(names):
+            raise Refused(f"sbatch: error: invalid number of nodes (-N {len(names)}-{most})\n")
+        return names
 
     def _gpus(self) -> int:
         gres = self.options.get("gres")
@@ -142,12 +178,12 @@ class Reader:
 
     def _places(self, result: Submission) -> None:
         result.partition = self._partition()
-        known = self._config.node_names()
-        result.nodelist = hostlist.expand(self.options.get("nodelist", ""))
-        result.exclude = hostlist.expand(self.options.get("exclude", ""))
-        if set(result.nodelist + result.exclude) - set(known):
+        try:
+            result.exclude = hostlist.expand(self.options.get("exclude", ""))
+        except ValueError:
+            raise failed("Invalid node name specified", self.options) from None
+        if set(result.nodelist + result.exclude) - set(self._config.node_names()):
             raise failed("Invalid node name specified", self.options)
-        result.nodes = max(result.nodes, len(result.nodelist))
         result.account = self._account(result.user)
         features = {name for node in self._config.nodes for name in node.features}
         if result.features and not set().union(*alternatives(result.features)) <= features:
@@ -181,3 +217,7 @@ class Reader:
         result.stdout = os.path.join(result.workdir, self.options.get("output") or default)
         error = self.options.get("error")
         result.stderr = os.path.join(result.workdir, error) if error else result.stdout
+
+
+def _invalid(name: str) -> Refused:
+    return Refused(f"sbatch: error: Invalid --{name} specification\n", 255)

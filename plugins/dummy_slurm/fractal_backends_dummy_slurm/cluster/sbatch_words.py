@@ -11,7 +11,7 @@ from .arguments import Grammar, Refused
 
 _WITHOUT_EFFECT = (
     "bb bbf cluster-constraint core-spec cores-per-socket cpu-freq cpus-per-gpu deadline delay-boot"
-    " distribution gpu-bind gpu-freq gres-flags hint mail-type mail-user mcs-label mem-bind mincpus nice"
+    " distribution gpu-bind gpu-freq gres-flags hint mail-type mail-user mcs-label mem-bind nice"
     " ntasks-per-core ntasks-per-node ntasks-per-socket power prefer priority profile signal"
     " sockets-per-node switches thread-spec threads-per-core time-min wckey"
 )
@@ -19,8 +19,8 @@ _WITHOUT_EFFECT = (
 GRAMMAR = Grammar(
     "sbatch",
     "account array begin chdir comment constraint cpus-per-task dependency error exclude export gpus gres"
-    " gpus-per-node job-name kill-on-invalid-dep licenses mem mem-per-cpu nodelist nodes ntasks open-mode"
-    f" output partition qos reservation time wrap {_WITHOUT_EFFECT}",
+    " gpus-per-node job-name kill-on-invalid-dep licenses mem mem-per-cpu mincpus nodelist nodes ntasks"
+    f" open-mode output partition qos reservation time wrap {_WITHOUT_EFFECT}",
     "hold no-requeue parsable quiet requeue test-only version exclusive verbose wait oversubscribe"
     " contiguous get-user-env ignore-pbs no-kill overcommit reboot spread-job use-min-nodes",
     "A=account a=array b=begin D=chdir C=constraint c=cpus-per-task d=dependency e=error x=exclude J=job-name"

@@ -6,7 +6,7 @@ import contextlib
 import re
 import time
 
-_DAYS = re.compile(r"(\d+)-(\d+)(?::(\d+))?(?::(\d+))?$")
+_DAYS = re.compile(r"(\d+)-(?:(\d+)(?::(\d+))?(?::(\d+))?)?$")
 _NO_DAYS = re.compile(r"(\d+)(?::(\d+))?(?::(\d+))?$")
 _NOW = re.compile(r"now(?:\+(\d+)([a-z]*))?$")
 _UNITS = {"": 1, "s": 1, "seconds": 1, "m": 60, "minutes": 60, "minute": 60}

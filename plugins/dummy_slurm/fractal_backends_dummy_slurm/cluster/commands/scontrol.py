@@ -43,8 +43,15 @@ def _show(controller: Controller, words: list[str], oneliner: bool) -> str:
     if entity == "config":
         return show.config(controller)
     if entity == "hostnames":
-        return "".join(name + "\n" for name in hostlist.expand(which or ""))
+        return _hostnames(which or "")
     raise Refused(f"invalid entity:{entity} for keyword:show \n")
+
+
+def _hostnames(which: str) -> str:
+    try:
+        return "".join(name + "\n" for name in hostlist.expand(which))
+    except ValueError as error:
+        raise Refused(f"scontrol: error: {error}\nInvalid hostlist: {which}\n", 0) from None
 
 
 def _ping(controller: Controller, caller: Caller, words: list[str]) -> str:
@@ -63,7 +70,10 @@ def _update(controller: Controller, caller: Caller, words: list[str]) -> str:
         raise Refused("slurm_update error: Invalid user id\n")
     if values.get("state", "").lower() in ("down", "drain", "fail") and not values.get("reason"):
         raise Refused("You must specify a reason when DOWNING or DRAINING a node. Request denied\n")
-    names = hostlist.expand(values["nodename"])
+    try:
+        names = hostlist.expand(values["nodename"])
+    except ValueError:
+        raise Refused("slurm_update error: Invalid node name specified\n") from None
     if set(names) - set(controller.cluster.nodes):
         raise Refused("slurm_update error: Invalid node name specified\n")
     for name in names:

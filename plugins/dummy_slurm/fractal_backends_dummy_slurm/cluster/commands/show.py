@@ -98,11 +98,11 @@ def _job_sizes(record: Record) -> _Lines:
     per_cpu = asked.mem_mb is None
     size = asked.mem_per_cpu if per_cpu else asked.mem_mb
     return [
-        [f"NumNodes={asked.nodes}", f"NumCPUs={asked.all_cpus}", f"NumTasks={asked.ntasks}",
+        [f"NumNodes={asked.nodes}", f"NumCPUs={record.cpus}", f"NumTasks={asked.ntasks}",
          f"CPUs/Task={asked.cpus_per_task}", "ReqB:S:C:T=0:0:*:*"],
-        [f"TRES=cpu={asked.all_cpus},mem={memory},node={asked.nodes},billing={asked.all_cpus}"],
+        [f"TRES=cpu={record.cpus},mem={memory},node={asked.nodes},billing={record.cpus}"],
         ["Socks/Node=*", "NtasksPerN:B:S:C=0:0:*:*", "CoreSpec=*"],
-        [f"MinCPUsNode={asked.cpus_per_task}", f"MinMemory{'CPU' if per_cpu else 'Node'}={size}M",
+        [f"MinCPUsNode={asked.min_cpus}", f"MinMemory{'CPU' if per_cpu else 'Node'}={size}M",
          "MinTmpDiskNode=0"],
         [f"Features={asked.features or '(null)'}", "DelayBoot=00:00:00"],
         ["OverSubscribe=OK", "Contiguous=0", "Licenses=(null)", "Network=(null)"],
@@ -165,7 +165,10 @@ def _tres_memory(megabytes: int) -> str:
 
 def nodes(controller: Controller, which: str | None, oneliner: bool) -> str:
     """All, or some. Raises Refused."""
-    wanted = None if which is None else hostlist.expand(which)
+    try:
+        wanted = None if which is None else hostlist.expand(which)
+    except ValueError as error:
+        raise Refused(f"scontrol: error: {error}\nunable to parse node list {which}\n") from None
     for name in wanted or ():
         if name not in controller.cluster.nodes:
             raise Refused("", 1, f"Node {name} not found\n")

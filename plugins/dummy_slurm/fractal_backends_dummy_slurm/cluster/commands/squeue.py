@@ -65,7 +65,7 @@ _VALUES: dict[str, tuple[str, Callable[[Record], str]]] = {
         lambda record: "(null)" if record.submission.comment is None else record.submission.comment,
     ),
     "D": ("NODES", lambda record: str(record.submission.nodes)),
-    "C": ("CPUS", lambda record: str(record.submission.all_cpus)),
+    "C": ("CPUS", lambda record: str(record.cpus)),
     "m": ("MIN_MEMORY", _memory),
     "l": ("TIME_LIMIT", _minutes),
     "M": ("TIME", _time_used),
