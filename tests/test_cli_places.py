@@ -153,7 +153,7 @@ def test_a_backend_without_our_base_class_gets_what_was_given(tmp_path: Path) ->
 
 
 def test_a_meta_with_a_mistyped_option(folder: Path) -> None:
-    """One that looks like an option is told of, and the run goes on; other keys are other backends'."""
+    """Keys of other backends are left alone; one that looks like an option is told of, and the run goes on."""
     workflow = read_json(folder / "workflow.json")
     workflow["task_list"][0]["meta_parallel"] = {"Cpus-per-taks": 2, "colour": "red"}
     write_json(folder / "workflow.json", workflow)
