@@ -17,8 +17,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationE
 from pydantic.types import PositiveInt
 
 _MEMORY = re.compile(r"(?i)(\d+)\s*([KMGT])?B?")
-_ALIKE = 0.85
-"""How much a key resembles an option that was probably meant, between 0 and 1."""
 _MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
 
@@ -106,20 +104,6 @@ def foreign_keys(model: type[Options], meta: Mapping[str, Any]) -> list[str]:
     return [key for key in meta if key not in model.model_fields]
 
 
-def mistyped_keys(model: type[Options], meta: Mapping[str, Any]) -> dict[str, str]:
-    """Those of the keys that this backend does not read that look like one of its options, and which one."""
-    names = {_letters(name): name for name in model.model_fields}
-    found: dict[str, str] = {}
-    for key in foreign_keys(model, meta):
-        for near in difflib.get_close_matches(_letters(key), names, 1, _ALIKE):
-            found[key] = names[near]
-    return found
-
-
-def _letters(key: str) -> str:
-    return key.lower().replace("-", "").replace("_", "")
-
-
 def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[Any]:
     try:
         model(**values)
@@ -131,8 +115,6 @@ def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[Any]:
 def _text(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     text = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] in ("tuple_type", "list_type"):
-        text = 'must be a JSON list, as in ["one", "two"]'
     return f"{where}: {text} (got {detail['input']!r})" if where else text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 
 from tests.cli_helpers import Result, cli, install, read_json, snapshot, write_json
 from tests.helpers.plugins import open_folder
-from tests.helpers.users import python_for
 from tests.helpers.workflows import dataset, non_parallel, parallel
 
 REPORT = """#!/bin/sh
@@ -150,30 +148,3 @@ def test_a_backend_without_our_base_class_gets_what_was_given(tmp_path: Path) ->
         "slurm_user": "ann",
         "workflow_dir_remote": f"PosixPath('{tmp_path}/remote')",
     }
-
-
-def test_a_meta_with_a_mistyped_option(folder: Path) -> None:
-    """Keys of other backends are left alone; one that looks like an option is told of, and the run goes on."""
-    workflow = read_json(folder / "workflow.json")
-    workflow["task_list"][0]["meta_parallel"] = {"Cpus-per-taks": 2, "colour": "red"}
-    write_json(folder / "workflow.json", workflow)
-    shown = " ".join(run(folder, "local", "--dry-run").out.split())
-    assert "Cpus-per-taks" in shown and "did you mean" in shown and "colour" in shown
-    assert run(folder, "local").code == 0
-    log = (folder / "run" / "workflow.log").read_text()
-    assert "its meta has Cpus-per-taks, which is no option of backend local" in log
-    assert "Did you mean cpus_per_task?" in log
-    assert "colour" not in log
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not look into a folder")
-def test_a_remote_folder_that_only_others_may_enter(folder: Path) -> None:
-    """Whether it can be used is for the backend to find out."""
-    closed = folder / "closed"
-    closed.mkdir(mode=0o700)
-    start = [*python_for("nobody"), "-c", "from fractal_backends.cli import main; main()"]
-    given = ["run", "workflow.json", "--dataset", "dataset.json", "--run-dir", "run", "--dry-run"]
-    command = [*start, *given, "--remote-dir", str(closed), "--cache-dir", str(closed)]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert "not readable" not in result.stderr
-    assert "does not support different directories" in result.stderr

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -16,7 +15,6 @@ from fractal_backends import (
     Backend,
     Cause,
     FuturesBackend,
-    InvalidInputError,
     Options,
     Outcome,
     RunInfo,
@@ -97,25 +95,6 @@ def test_honoured_arguments_reach_executors(tmp_path: Path) -> None:
     executor = seen(Support.HONOURED, tmp_path / "run", **given)
     assert {name: getattr(executor.info, name) for name in given} == given
     assert executor.units[0].env == {"FRACTAL_CACHE_DIR": "/cache"}
-
-
-@pytest.mark.parametrize(
-    ("argument", "value", "told"),
-    [
-        ("worker_init", b"export A=1", "worker_init must be text, not b'export A=1'"),
-        ("worker_init", "a\0b", "worker_init cannot hold a NUL character"),
-        ("slurm_user", 3, "slurm_user must be text, not 3"),
-        ("slurm_account", ["lab"], "slurm_account must be text, not"),
-        ("user_cache_dir", 3, "user_cache_dir must be a path, not 3"),
-        ("user_cache_dir", b"/cache", "user_cache_dir must be a path, not b'/cache'"),
-        ("workflow_dir_remote", "/a\0b", "workflow_dir_remote must be a path"),
-        ("workflow_dir_remote", 3, "workflow_dir_remote must be a path, not 3"),
-    ],
-)
-def test_arguments_of_a_wrong_type(tmp_path: Path, argument: str, value: Any, told: str) -> None:
-    with pytest.raises(InvalidInputError, match=re.escape(told)):
-        seen(Support.HONOURED, tmp_path / "run", **{argument: value})
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("folder", [Path("/cache"), PurePosixPath("/cache")])

@@ -159,17 +159,11 @@ def run(
     remote_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER",
-            readable=False,  # maybe only for the user of the cluster
-            rich_help_panel=_WHERE,
-            help="Folder of the run on the cluster, if not RUN_DIR.",
+            metavar="FOLDER", rich_help_panel=_WHERE, help="Folder of the run on the cluster, if not RUN_DIR."
         ),
     ] = None,
     cache_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER", readable=False, rich_help_panel=_WHERE, help="The user's cache folder."
-        ),
+        Path | None, typer.Option(metavar="FOLDER", rich_help_panel=_WHERE, help="The user's cache folder.")
     ] = None,
     slurm_user: Annotated[
         str | None,

@@ -19,7 +19,7 @@ from ..engine.planning import TaskPlace, image_arguments
 from ..engine.preparation import PreparedRun, PreparedTask
 from ..interface import RunInfo
 from ..models import Dataset
-from ..options import foreign_keys, mistyped_keys
+from ..options import foreign_keys
 from .terminal import add_row, harmless, make_console, make_table, one_line
 
 _Call = tuple[tuple[str, ...], dict[str, Any]]
@@ -54,9 +54,18 @@ def show_preview(backend: Backend, prepared: PreparedRun, run: RunInfo) -> None:
         console.print(Text(harmless(paragraph.rstrip())), soft_wrap=True)
 
 
+def _parts(task: PreparedTask) -> list[bool]:
+    kind = task.workflow_task.task.type
+    return [
+        parallel
+        for parallel, there in ((False, kind.has_non_parallel_part), (True, kind.has_parallel_part))
+        if there
+    ]
+
+
 def _options(task: PreparedTask) -> str:
     lines: dict[str, None] = {}
-    for parallel in task.parts:
+    for parallel in _parts(task):
         options = task.parallel_options if parallel else task.non_parallel_options
         lines.update(dict.fromkeys(f"{k}={v}" for k, v in options.model_dump(exclude_defaults=True).items()))
     return "\n".join(lines)
@@ -64,11 +73,9 @@ def _options(task: PreparedTask) -> str:
 
 def _ignored(backend: Backend, task: PreparedTask) -> str:
     names: dict[str, None] = {}
-    for parallel in task.parts:
+    for parallel in _parts(task):
         meta = task.workflow_task.part_meta(parallel=parallel)
-        meant = mistyped_keys(backend.options_model, meta)
-        for key in foreign_keys(backend.options_model, meta):
-            names[f"{key} (did you mean {meant[key]}?)" if key in meant else key] = None
+        names.update(dict.fromkeys(foreign_keys(backend.options_model, meta)))
     return ", ".join(names)
 
 

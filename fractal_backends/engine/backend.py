@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from ..errors import FractalBackendsError, InvalidInputError, JobExecutionError
 from ..hooks import Observers
 from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, TaskPart, UnitExecutor
-from ..options import Options, Source, mistyped_keys
+from ..options import Options, Source
 from .folder import RunFolder
 from .parts import task_parts
 from .preparation import PreparedRun, make_run_info, prepare
@@ -148,7 +148,6 @@ class Backend(BackendAttributes, ABC):
             logger = info.logger
             observers = Observers(self.observers, logger)
             logger.info("Run starts: backend %s, %d tasks", self.name, len(prepared.tasks))
-            self._warn_of_mistyped_keys(logger, prepared)
             observers.notify("run_started", run=info)
             error: BaseException | None = None
             try:
@@ -162,17 +161,6 @@ class Backend(BackendAttributes, ABC):
             finally:
                 _log_end(logger, error)
                 observers.notify("run_ended", run=info, error=error)
-
-    def _warn_of_mistyped_keys(self, logger: RunLogger, prepared: PreparedRun) -> None:
-        for task in prepared.tasks:
-            meant: dict[str, str] = {}
-            for parallel in task.parts:
-                meant |= mistyped_keys(self.options_model, task.workflow_task.part_meta(parallel=parallel))
-            for key, name in meant.items():
-                logger.warning(
-                    "Task %d %r: its meta has %s, which is no option of backend %s. Did you mean %s?",
-                    *(task.order, task.workflow_task.task.name, key, self.name, name),
-                )
 
 
 def _log_end(logger: RunLogger, error: BaseException | None) -> None:

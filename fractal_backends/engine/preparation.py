@@ -23,13 +23,6 @@ class PreparedTask:
     non_parallel_options: Options
     parallel_options: Options
 
-    @property
-    def parts(self) -> list[bool]:
-        """Those that its type has; whether each is the parallel one."""
-        kind = self.workflow_task.task.type
-        has = {False: kind.has_non_parallel_part, True: kind.has_parallel_part}
-        return [parallel for parallel, there in has.items() if there]
-
 
 @dataclass(frozen=True)
 class PreparedRun:
@@ -142,35 +135,18 @@ def make_run_info(
 
     Raises UnsupportedArgumentError for one that it refuses, InvalidInputError for one that is wrong.
     """
-    local = Path(_path("workflow_dir_local", workflow_dir_local)).absolute()
-    remote = _path("workflow_dir_remote", workflow_dir_remote) if workflow_dir_remote else local
-    for name, value in arguments.items():
-        _must_be_text(name, value)
+    local = Path(workflow_dir_local).absolute()
     run = RunInfo(
         id=uuid.uuid4().hex,
         workflow_dir_local=local,
-        workflow_dir_remote=Path(remote).absolute(),
+        workflow_dir_remote=Path(workflow_dir_remote).absolute() if workflow_dir_remote else local,
         logger_name=logger_name,
-        user_cache_dir=None if user_cache_dir is None else _path("user_cache_dir", user_cache_dir),
+        user_cache_dir=None if user_cache_dir is None else os.fspath(user_cache_dir),
         **arguments,
     )
     info = _heeded(backend, run)
     _check_arguments(backend, info)
     return info
-
-
-def _path(name: str, value: object) -> str:
-    path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if not isinstance(path, str) or "\0" in path:
-        raise InvalidInputError(f"{name} must be a path, not {value!r}")
-    return path
-
-
-def _must_be_text(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, str):
-        raise InvalidInputError(f"{name} must be text, not {value!r}")
-    if value is not None and "\0" in value:
-        raise InvalidInputError(f"{name} cannot hold a NUL character: {value!r}")
 
 
 def _heeded(backend: type[BackendAttributes], run: RunInfo) -> RunInfo:

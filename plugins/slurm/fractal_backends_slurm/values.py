@@ -153,8 +153,8 @@ def _extra_line(line: str) -> str:
             "must be a line '#SBATCH --name=value' or 'export NAME=value' (a plain value, in quotes where"
             " there are blanks, without $ ` ; & | < > ( ) ~); other lines of shell belong into worker_init"
         )
-    if variable := exported(line):
-        _must_be_free(variable[0])
+    if (variable := exported(line)) and _OF_THE_SCRIPT.fullmatch(variable[0]):
+        raise ValueError(f"{variable[0]} is what the job script goes by")
     for name, value in options:
         if name == "cpus-per-task":
             raise ValueError("cores are counted by the backend: use the option cpus_per_task")
@@ -168,13 +168,7 @@ def _extra_line(line: str) -> str:
 def _variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise ValueError("must be the name of an environment variable")
-    _must_be_free(name)
     return name
-
-
-def _must_be_free(name: str) -> None:
-    if _OF_THE_SCRIPT.fullmatch(name):
-        raise ValueError(f"{name} is what the job script goes by")
 
 
 def _relative_path(text: str) -> str:

@@ -11,8 +11,7 @@ from fractal_backends_slurm.packing import SiteLimits, pack
 from hypothesis import given, strategies as st
 from pydantic import ValidationError
 
-from fractal_backends import InvalidInputError, Source
-from fractal_backends.options import merge_options
+from fractal_backends import InvalidInputError
 
 DAY = 86_400
 
@@ -46,7 +45,6 @@ def test_what_is_no_time(time: Any) -> None:
         *[(name, "a\nb") for name in ("partition", "gres", "gpus", "constraint", "nodelist", "exclude")],
         *[("qos", "\x1b[0m"), ("account", ""), ("account", True), ("partition", " "), ("nodes", 2)],
         *[("cpus_per_task", 0), ("cpus_per_task", True), ("cpus_per_task", "1.5"), ("mem", "4X")],
-        ("user_local_exports", {"SLURM_ARRAY_TASK_ID": "x"}),
         *[("shebang", "/bin/sh"), ("shebang", "#!sh"), ("shebang", "#!/bin/sh\nid")],
         *[
             ("extra_lines", ["rm -rf /"]),
@@ -171,10 +169,3 @@ def test_who_pays() -> None:
     assert account_problem(asked, "mine") is not None
     with pytest.raises(InvalidInputError, match="'asked', but the run's slurm_account is 'mine'"):
         charged_account(asked, "mine")
-
-
-def test_what_takes_a_list_says_so() -> None:
-    _, problems = merge_options(SlurmOptions, [Source("--option", {"extra_lines": "#SBATCH --exclusive"})])
-    assert problems == [
-        '--option: extra_lines: must be a JSON list, as in ["one", "two"] (got \'#SBATCH --exclusive\')'
-    ]
