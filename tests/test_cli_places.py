@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -127,11 +128,14 @@ GIVEN = """
 """
 
 
-def run_given(folder: Path, *more: str) -> Result:
+AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable)
+
+
+def run_given(folder: Path, *more: str, before: Sequence[str] = ()) -> Result:
     install(folder / "site", "given", {"given": "given:Given"}, given=GIVEN)
     write_json(folder / "workflow.json", {"task_list": [non_parallel()]})
     more = ("--backend", "given", "--run-dir", "run", *more)
-    return cli("run", "workflow.json", *more, cwd=folder, PYTHONPATH=folder / "site")
+    return cli("run", "workflow.json", *more, cwd=folder, before=before, PYTHONPATH=folder / "site")
 
 
 def test_a_backend_without_our_base_class_may_refuse_what_was_given(tmp_path: Path) -> None:
@@ -148,3 +152,15 @@ def test_a_backend_without_our_base_class_gets_what_was_given(tmp_path: Path) ->
         "slurm_user": "ann",
         "workflow_dir_remote": f"PosixPath('{tmp_path}/remote')",
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+@pytest.mark.parametrize(
+    ("option", "argument"), [("--remote-dir", "workflow_dir_remote"), ("--cache-dir", "user_cache_dir")]
+)
+def test_a_folder_may_be_closed_to_who_gives_it(folder: Path, option: str, argument: str) -> None:
+    closed = folder / "closed"
+    closed.mkdir(0o700)
+    result = run_given(folder, option, str(closed), before=AS_NOBODY)
+    assert result.code == 0, result.err
+    assert str(closed) in read_json(folder / "run" / "given.json")[argument]

@@ -159,11 +159,20 @@ def run(
     remote_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", rich_help_panel=_WHERE, help="Folder of the run on the cluster, if not RUN_DIR."
+            metavar="FOLDER",
+            rich_help_panel=_WHERE,
+            readable=False,  # who runs this need not be able to enter it
+            help="Folder of the run on the cluster, if not RUN_DIR.",
         ),
     ] = None,
     cache_dir: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", rich_help_panel=_WHERE, help="The user's cache folder.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            rich_help_panel=_WHERE,
+            readable=False,
+            help="The user's cache folder.",
+        ),
     ] = None,
     slurm_user: Annotated[
         str | None,
