@@ -17,6 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationE
 from pydantic.types import PositiveInt
 
 _MEMORY = re.compile(r"(?i)(\d+)\s*([KMGT])?B?")
+_ALMOST_THE_SAME = 0.85
+"""How alike names are of which one is a slip; those of different options of real backends are less."""
 _MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
 
 
@@ -99,9 +101,23 @@ def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[Opt
     return (None, problems) if problems else (options, [])
 
 
-def foreign_keys(model: type[Options], meta: Mapping[str, Any]) -> list[str]:
-    """The keys of a task's meta that this backend does not read."""
-    return [key for key in meta if key not in model.model_fields]
+def foreign_keys(model: type[Options], sources: Iterable[Source]) -> dict[str, str | None]:
+    """The keys of shared sources that this backend does not read, each with the option meant, if any.
+
+    Most are of other backends; one that is almost an option's name is rather a slip.
+    """
+    keys = [key for source in sources if source.shared for key in source.values]
+    return {key: _meant(key, model) for key in keys if key not in model.model_fields}
+
+
+def _meant(key: str, model: type[Options]) -> str | None:
+    names = {_plain(name): name for name in model.model_fields}
+    near = difflib.get_close_matches(_plain(key), names, 1, _ALMOST_THE_SAME)
+    return names[near[0]] if near else None
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[Any]:

@@ -19,7 +19,6 @@ from ..engine.planning import TaskPlace, image_arguments
 from ..engine.preparation import PreparedRun, PreparedTask
 from ..interface import RunInfo
 from ..models import Dataset
-from ..options import foreign_keys
 from .terminal import add_row, harmless, make_console, make_table, one_line
 
 _Call = tuple[tuple[str, ...], dict[str, Any]]
@@ -40,7 +39,7 @@ def show_preview(backend: Backend, prepared: PreparedRun, run: RunInfo) -> None:
     for task in prepared.tasks:
         kind = task.workflow_task.task
         names = (one_line(kind.name), kind.type)
-        add_row(table, task.order, *names, _options(task), _ignored(backend, task))
+        add_row(table, task.order, *names, _options(task), _ignored(task))
     console.print(table)
     console.print(Text("Commands", style="italic"))
     for task in prepared.tasks:
@@ -71,12 +70,11 @@ def _options(task: PreparedTask) -> str:
     return "\n".join(lines)
 
 
-def _ignored(backend: Backend, task: PreparedTask) -> str:
-    names: dict[str, None] = {}
-    for parallel in _parts(task):
-        meta = task.workflow_task.part_meta(parallel=parallel)
-        names.update(dict.fromkeys(foreign_keys(backend.options_model, meta)))
-    return ", ".join(names)
+def _ignored(task: PreparedTask) -> str:
+    return ", ".join(
+        one_line(key) if option is None else f"{one_line(key)} (did you mean {option}?)"
+        for key, option in task.ignored.items()
+    )
 
 
 def _show_first_units(console: Console, prepared: PreparedRun) -> int:

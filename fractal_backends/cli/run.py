@@ -29,7 +29,7 @@ from .overrides import apply_overrides, parse_options
 from .preview import show_preview
 from .progress import Counts, make_display
 from .resolve import resolve_workflow
-from .terminal import add_row, make_console, make_table, one_line
+from .terminal import add_row, harmless, make_console, make_table, one_line
 
 DATASET_FILE = "dataset.json"
 _WIDTH_OF_TABLE = 76
@@ -79,6 +79,8 @@ def run_workflow(request: RunRequest) -> bool:
             backend.check(run, prepared)
             show_preview(backend, prepared, run)
             return False
+        for text in prepared.warnings():
+            console.print(Text(f"Warning: {harmless(text)}"), soft_wrap=True)
     elif request.dry_run:
         raise InvalidInputError(f"Backend {request.backend!r} offers no dry run")
     error: FractalBackendsError | None = None

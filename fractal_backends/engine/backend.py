@@ -148,6 +148,8 @@ class Backend(BackendAttributes, ABC):
             logger = info.logger
             observers = Observers(self.observers, logger)
             logger.info("Run starts: backend %s, %d tasks", self.name, len(prepared.tasks))
+            for text in prepared.warnings():
+                logger.warning("%s", text)
             observers.notify("run_started", run=info)
             error: BaseException | None = None
             try:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import uuid
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import InvalidInputError, UnsupportedArgumentError
 from ..interface import OPTIONAL_ARGUMENTS, BackendAttributes, RunInfo, Support
 from ..models import Dataset, Workflow, WorkflowTask, load, read_json
-from ..options import Options, Source, merge_options
+from ..options import Options, Source, foreign_keys, merge_options
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class PreparedTask:
     workflow_task: WorkflowTask
     non_parallel_options: Options
     parallel_options: Options
+    ignored: Mapping[str, str | None] = field(default_factory=dict)
+    """The keys of its meta that the backend does not read, each with the option probably meant, if any."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,17 @@ class PreparedRun:
 
     tasks: list[PreparedTask]
     dataset: Dataset
+
+    def warnings(self) -> Iterator[str]:
+        """What is probably wrong but does not keep the run from being, a line each."""
+        for task in self.tasks:
+            for key, option in task.ignored.items():
+                if option is not None:
+                    name = task.workflow_task.task.name
+                    yield (
+                        f"task {task.order} ({name!r}): the meta's key {key!r} is no option of this backend,"
+                        f" and ignored; did you mean {option}?"
+                    )
 
 
 def prepare(
@@ -109,14 +123,21 @@ def _with_options(
     for order in indices:
         workflow_task = workflow.task_list[order]
         parts = []
-        for part in ("meta_non_parallel", "meta_parallel"):
+        ignored: dict[str, str | None] = {}
+        kind = workflow_task.task.type
+        for part, there in (
+            ("meta_non_parallel", kind.has_non_parallel_part),
+            ("meta_parallel", kind.has_parallel_part),
+        ):
             meta = workflow_task.part_meta(parallel=part == "meta_parallel")
             name = f"task {order} ({workflow_task.task.name!r}), {part}"
             sources = backend.option_sources(file, Source(name, meta, shared=True), given)
             options, found = merge_options(model, sources)
             problems.update(dict.fromkeys(found))
             parts.append(options or model())
-        tasks.append(PreparedTask(order, workflow_task, *parts))
+            if there:
+                ignored.update(foreign_keys(model, sources))
+        tasks.append(PreparedTask(order, workflow_task, parts[0], parts[1], ignored))
     if problems:
         raise InvalidInputError("The options are not valid", list(problems))
     return tasks

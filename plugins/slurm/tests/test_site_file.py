@@ -183,6 +183,14 @@ def test_the_name_that_fractal_has_for_the_shebang(site: Callable[[Any], None]) 
     assert prepare({"shebang_line": "#!/bin/bash"}).shebang == "#!/bin/bash"
 
 
+def test_that_name_is_not_taken_for_a_slip(site: Callable[[Any], None]) -> None:
+    task = {"name": "t", "type": "parallel", "command_parallel": "true"}
+    meta = {"shebang_line": "#!/bin/bash", "shebangg": "#!/bin/bash", "color": 1}
+    workflow = {"task_list": [{"task": task, "meta_parallel": meta}]}
+    (prepared,) = Slurm().prepare(workflow, {"zarr_dir": "/z"}).tasks
+    assert prepared.ignored == {"shebangg": "shebang", "color": None}
+
+
 def test_a_file_that_only_has_options(site: Callable[[Any], None]) -> None:
     site({"partition": "main", "account": "site", "user_local_exports": {"A": "a"}})
     assert changed(prepare()) == {
