@@ -15,6 +15,7 @@ from fractal_backends import (
     Backend,
     Cause,
     FuturesBackend,
+    InvalidInputError,
     Options,
     Outcome,
     RunInfo,
@@ -110,6 +111,62 @@ def test_refused_arguments(tmp_path: Path, argument: str, support: str) -> None:
     with pytest.raises(UnsupportedArgumentError, match="does not support"):
         seen(support, tmp_path / "run", **{argument: GIVEN[argument]})
     assert not (tmp_path / "run").exists()
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("worker_init", b"x", "worker_init must be a text, not b'x'"),
+    ("worker_init", ["x"], "worker_init must be a text, not ['x']"),
+    ("worker_init", "a\n\0b", "worker_init must not hold a NUL character, as it does at index 2"),
+    ("worker_init", "a\ud800", "worker_init must be text that can be encoded, which it cannot at index 1"),
+    ("slurm_user", 1000, "slurm_user must be a text, not 1000"),
+    ("slurm_account", True, "slurm_account must be a text, not True"),
+    ("user_cache_dir", 3, "user_cache_dir must be a text or a Path, not 3"),
+    ("user_cache_dir", b"/cache", "user_cache_dir must be a text or a Path, not b'/cache'"),
+    ("user_cache_dir", "/ca\0che", "user_cache_dir must not hold a NUL character, as it does at index 3"),
+    ("user_cache_dir", "cache", "user_cache_dir must be an absolute path, not 'cache'"),
+    ("workflow_dir_remote", 3, "workflow_dir_remote must be a text or a Path, not 3"),
+    ("workflow_dir_remote", Path("/\0"), "workflow_dir_remote must not hold a NUL character, as it does at"),
+]
+
+
+@pytest.mark.parametrize(("argument", "value", "told"), WRONG)
+def test_wrong_arguments_are_refused_before_anything_is_written(
+    tmp_path: Path, argument: str, value: Any, told: str
+) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        seen(Support.HONOURED, tmp_path / "run", **{argument: value})
+    assert str(caught.value).startswith(told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_wrong_arguments_are_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        seen(Support.HONOURED, tmp_path / "run", worker_init=b"x", user_cache_dir=3)
+    assert sorted(caught.value.problems) == [
+        "user_cache_dir must be a text or a Path, not 3",
+        "worker_init must be a text, not b'x'",
+    ]
+
+
+@pytest.mark.parametrize("argument", GIVEN)
+def test_wrong_values_of_ignored_arguments_change_nothing(tmp_path: Path, argument: str) -> None:
+    info = seen(Support.IGNORED, tmp_path / "run", **{argument: 3}).info
+    assert info.workflow_dir_remote == info.workflow_dir_local
+    assert {getattr(info, name) for name in GIVEN if name != "workflow_dir_remote"} == {None}
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"workflow_dir_local": 3}, {"workflow_dir_local": "a\0"}, {"logger_name": 3}]
+)
+def test_the_other_arguments_are_checked_too(wrong: Mapping[str, Any], tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"workflow_dir_local": tmp_path / "run", "logger_name": "arguments", **wrong}
+    with pytest.raises(InvalidInputError, match=f"^{next(iter(wrong))} must "):
+        asyncio.run(
+            ThreadsBackend().process_workflow(
+                workflow={"task_list": [parallel()]}, dataset=dataset(["a"]), **arguments
+            )
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 class ThreadsBackend(FuturesBackend):

@@ -16,8 +16,9 @@ from ..interface import BackendAttributes, RunInfo, RunLogger, RunResult, TaskPa
 from ..options import Options, Source
 from .folder import RunFolder
 from .parts import task_parts
-from .preparation import PreparedRun, make_run_info, prepare
+from .preparation import PreparedRun, prepare
 from .run import Run
+from .run_info import make_run_info
 from .run_log import run_log
 
 ResultT = TypeVar("ResultT")

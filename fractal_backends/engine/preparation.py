@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InvalidInputError, UnsupportedArgumentError
-from ..interface import OPTIONAL_ARGUMENTS, BackendAttributes, RunInfo, Support
+from ..errors import InvalidInputError
+from ..interface import BackendAttributes
 from ..models import Dataset, Workflow, WorkflowTask, load, read_json
 from ..options import Options, Source, foreign_keys, merge_options
 
@@ -141,59 +140,3 @@ def _with_options(
     if problems:
         raise InvalidInputError("The options are not valid", list(problems))
     return tasks
-
-
-def make_run_info(
-    backend: type[BackendAttributes],
-    workflow_dir_local: str | os.PathLike[str],
-    logger_name: str,
-    *,
-    workflow_dir_remote: str | os.PathLike[str] | None = None,
-    user_cache_dir: str | os.PathLike[str] | None = None,
-    **arguments: str | None,
-) -> RunInfo:
-    """A new run, with the arguments that the backend heeds.
-
-    Raises UnsupportedArgumentError for one that it refuses, InvalidInputError for one that is wrong.
-    """
-    local = Path(workflow_dir_local).absolute()
-    run = RunInfo(
-        id=uuid.uuid4().hex,
-        workflow_dir_local=local,
-        workflow_dir_remote=Path(workflow_dir_remote).absolute() if workflow_dir_remote else local,
-        logger_name=logger_name,
-        user_cache_dir=None if user_cache_dir is None else os.fspath(user_cache_dir),
-        **arguments,
-    )
-    info = _heeded(backend, run)
-    _check_arguments(backend, info)
-    return info
-
-
-def _heeded(backend: type[BackendAttributes], run: RunInfo) -> RunInfo:
-    """The run without the arguments that the backend declares as ignored."""
-    ignored: dict[str, Any] = {
-        argument: None for argument in OPTIONAL_ARGUMENTS if backend.arguments[argument] == Support.IGNORED
-    }
-    if "workflow_dir_remote" in ignored:
-        ignored["workflow_dir_remote"] = run.workflow_dir_local
-    return replace(run, **ignored)
-
-
-def _check_arguments(backend: type[BackendAttributes], run: RunInfo) -> None:
-    """Raises UnsupportedArgumentError for an argument that the backend declares as refused."""
-    name = backend.name.replace("_", " ").capitalize()
-    for argument in OPTIONAL_ARGUMENTS:
-        if backend.arguments[argument] != Support.REFUSED:
-            continue
-        if argument == "workflow_dir_remote":
-            if run.workflow_dir_remote != run.workflow_dir_local:
-                raise UnsupportedArgumentError(
-                    f"{name} backend does not support different directories:"
-                    f" workflow_dir_local is {run.workflow_dir_local},"
-                    f" workflow_dir_remote is {run.workflow_dir_remote}"
-                )
-        elif getattr(run, argument) is not None:
-            raise UnsupportedArgumentError(f"{name} backend does not support {argument}")
-    if run.user_cache_dir is not None and not os.path.isabs(run.user_cache_dir):
-        raise InvalidInputError(f"user_cache_dir must be an absolute path, not {run.user_cache_dir!r}")
