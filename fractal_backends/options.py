@@ -7,6 +7,7 @@ hold keys of other backends, which are left alone; anywhere else an unknown key 
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationE
 from pydantic.types import PositiveInt
 
 _MEMORY = re.compile(r"(?i)(\d+)\s*([KMGT])?B?")
+_NO_LIST = ("list_type", "tuple_type", "set_type", "frozen_set_type")
 _ALMOST_THE_SAME = 0.85
 """How alike names are of which one is a slip; those of different options of real backends are less."""
 _MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
@@ -131,7 +133,15 @@ def _invalid(model: type[Options], values: Mapping[str, Any]) -> list[Any]:
 def _text(detail: Any) -> str:
     where = ".".join(str(part) for part in detail["loc"])
     text = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] in _NO_LIST:
+        text = f"must be a JSON list, as in {_example_of_list(detail['input'])}"
     return f"{where}: {text} (got {detail['input']!r})" if where else text
+
+
+def _example_of_list(given: Any) -> str:
+    """The text that was given as the only one of a list, unless it was meant to be a list already."""
+    is_one = isinstance(given, str) and given.strip() and not given.lstrip().startswith("[")
+    return json.dumps([given] if is_one else ["first", "second"], ensure_ascii=False)
 
 
 def _unknown(key: str, model: type[Options]) -> str:

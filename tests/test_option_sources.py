@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import Field
 
 from fractal_backends import Backend, InvalidInputError, Options, RunInfo, Source, UnitExecutor
 from tests.cli_helpers import write_json
@@ -114,3 +115,38 @@ def test_a_source_that_is_not_used_gives_nothing(tmp_path: Path, monkeypatch: py
     task = {"task": {"name": "t", "type": "parallel", "command_parallel": "true"}}
     prepared = ProfileBackend().prepare({"task_list": [task]}, {"zarr_dir": "/z"})
     assert prepared.tasks[0].parallel_options == Range(low=1)
+
+
+class Lists(Options):
+    """Options that take lists."""
+
+    lines: tuple[str, ...] = ()
+    names: list[str] = Field(default_factory=list)
+    kinds: frozenset[str] | None = None
+
+
+class ListsBackend(Backend):
+    """Its options are lists."""
+
+    name = "lists"
+    interface_version = 1
+    options_model = Lists
+
+    def open(self, run: RunInfo) -> UnitExecutor:
+        raise AssertionError("nothing may start")
+
+
+@pytest.mark.parametrize("option", Lists.model_fields)
+@pytest.mark.parametrize(
+    ("value", "example"),
+    [
+        ("#SBATCH --exclusive", '["#SBATCH --exclusive"]'),
+        ('say "é"', r'["say \"é\""]'),
+        ("[#SBATCH --exclusive]", '["first", "second"]'),
+        (3, '["first", "second"]'),
+    ],
+)
+def test_where_a_list_is_wanted_the_message_shows_one(option: str, value: Any, example: str) -> None:
+    (problem,) = problems(ListsBackend({option: value}), {})
+    assert problem == f"the backend's options: {option}: must be a JSON list, as in {example} (got {value!r})"
+    assert problems(ListsBackend({option: ["a"]}), {}) == []

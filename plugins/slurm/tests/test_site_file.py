@@ -85,6 +85,11 @@ def test_null_takes_away_lines_too(site: Callable[[Any], None]) -> None:
     assert prepare({"mem": None}).extra_lines == tuple(lines)
 
 
+def test_a_line_that_is_no_list_is_shown_as_one(site: Callable[[Any], None]) -> None:
+    (problem,) = problems(given={"extra_lines": "#SBATCH --exclusive"})
+    assert 'extra_lines: must be a JSON list, as in ["#SBATCH --exclusive"]' in problem
+
+
 def test_a_wrong_line_is_told_also_where_it_would_not_be_used(site: Callable[[Any], None]) -> None:
     profile = {"extra_lines": ["#SBATCH --gres=gpu:1"]}
     site({"default_slurm_config": {"extra_lines": ["#SBATCH --nice=1", "junk"]}, "gpu_slurm_config": profile})
