@@ -153,8 +153,8 @@ def _extra_line(line: str) -> str:
             "must be a line '#SBATCH --name=value' or 'export NAME=value' (a plain value, in quotes where"
             " there are blanks, without $ ` ; & | < > ( ) ~); other lines of shell belong into worker_init"
         )
-    if (variable := exported(line)) and _OF_THE_SCRIPT.fullmatch(variable[0]):
-        raise ValueError(f"{variable[0]} is what the job script goes by")
+    if variable := exported(line):
+        _not_of_the_script(variable[0])
     for name, value in options:
         if name == "cpus-per-task":
             raise ValueError("cores are counted by the backend: use the option cpus_per_task")
@@ -165,9 +165,15 @@ def _extra_line(line: str) -> str:
     return line
 
 
+def _not_of_the_script(variable: str) -> None:
+    if _OF_THE_SCRIPT.fullmatch(variable):
+        raise ValueError(f"{variable} is what the job script goes by")
+
+
 def _variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise ValueError("must be the name of an environment variable")
+    _not_of_the_script(name)
     return name
 
 
@@ -197,6 +203,6 @@ ExtraLine = Annotated[OneLine, AfterValidator(_extra_line)]
 ExtraLines = Annotated[tuple[ExtraLine, ...], AfterValidator(_each_once)]
 """Lines for the head of a job script."""
 VariableName = Annotated[OneLine, AfterValidator(_variable)]
-"""The name of an environment variable."""
+"""The name of an environment variable that the job script does not go by."""
 RelativePath = Annotated[OneLine, AfterValidator(_relative_path)]
 """A path that cannot leave the folder that it is relative to."""

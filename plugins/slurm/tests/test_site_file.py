@@ -240,6 +240,19 @@ def test_everything_wrong_with_the_file_is_told_at_once_with_its_place(site: Cal
         assert part in text, f"{part!r} is not in\n{text}"
 
 
+@pytest.mark.parametrize("name", ["SLURM_ARRAY_TASK_ID", "fb_unit"])
+def test_what_the_job_script_goes_by_is_exported_nowhere(site: Callable[[Any], None], name: str) -> None:
+    told = f"{name} is what the job script goes by"
+    for where in ("meta", "given"):
+        for values in ({"user_local_exports": {name: "a"}}, {"extra_lines": [f"export {name}=a"]}):
+            (problem,) = problems(**{where: values})
+            assert told in problem
+    site({"default_slurm_config": {"mem": 1}, "user_local_exports": {name: "a", "SLURM_MINE": "b"}})
+    (problem,) = problems()
+    assert f"site.json, user_local_exports: user_local_exports.{name}" in problem
+    assert told in problem
+
+
 def test_a_section_that_is_no_object(site: Callable[[Any], None]) -> None:
     site({"batching_config": 3, "default_slurm_config": {"mem": 1}})
     assert problems() == ["the configuration file ./site.json: batching_config: must be an object, not 3"]
