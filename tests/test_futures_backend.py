@@ -304,7 +304,7 @@ def test_units_of_a_killed_worker_are_lost(lab: Lab) -> None:
 def test_a_unit_whose_supervisor_is_killed_is_lost_alone(lab: Lab, backend: type[FuturesBackend]) -> None:
     source = STAY.replace("60", "60 if name == '0' else 0")
     run = lab.in_thread(backend(), lab.task(source), images=4)
-    assert eventually(lambda: len(lab.observer.by_unit) == 3)
+    assert eventually(lambda: len(lab.observer.by_unit) == 3 and "0" in lab.pids())
     pid, supervisor = lab.pids()["0"]
     os.kill(supervisor, signal.SIGKILL)
     with pytest.raises(JobExecutionError, match=r"lost\.(?s:.*)1 of 4 units failed"):

@@ -30,7 +30,7 @@ _FIRST = 700_001
 """A job's id that nobody takes for another number."""
 PLAIN_LINES = {"FirstJobId": str(_FIRST)}
 ACCOUNTED = Settings(accounting=True, memory_kill=MemoryKill.POLL, lines=PLAIN_LINES)
-PATIENT = Settings(accounting=True, memory_kill=MemoryKill.POLL, lines={**PLAIN_LINES, "KillWait": "4"})
+PATIENT = Settings(accounting=True, memory_kill=MemoryKill.POLL, lines={**PLAIN_LINES, "KillWait": "8"})
 """Where processes that are told to end have time to say something, also on a busy machine."""
 KERNEL = Settings(memory_kill=MemoryKill.CGROUP, lines=PLAIN_LINES)
 _ENDS = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")

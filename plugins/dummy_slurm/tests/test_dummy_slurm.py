@@ -164,7 +164,7 @@ def test_what_befell_jobs_and_commands_can_be_seen_afterwards(
 def test_the_scheduler_is_not_asked_for_each_unit_that_it_forgot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    restart = {"fault": "restart", "on": "squeue", "nth": 2, "forget_s": 60, "down_s": 0}
+    restart = {"fault": "restart", "on": "squeue", "nth": 2, "forget_s": 60, "down_s": 1.1}
     nodes = [{"name": "n1", "cpus": 1}]
     settings = {"keep": True, "nodes": nodes, "accounting": False, "faults": {"plan": [restart]}}
     (tmp_path / "settings.json").write_text(json.dumps(settings))
