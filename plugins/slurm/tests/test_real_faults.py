@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,17 @@ def submit_others(lab: SlurmLab, tasks: int, account: str = "root") -> str:
     """Somebody's array, which waits until it is cancelled."""
     options = ("--parsable", f"--array=1-{tasks}", "--hold", "--output=/dev/null", f"--account={account}")
     return lab.run("sbatch", *options, text="#!/bin/sh\nexit 0\n").strip()
+
+
+@contextmanager
+def submit_limit(lab: SlurmLab, most: int) -> Iterator[None]:
+    """What each user of the account `lab` may have in the queue."""
+    account = ("modify", "account", "lab", "set")
+    lab.sacctmgr(*account, f"MaxSubmitJobs={most}")
+    try:
+        yield
+    finally:
+        lab.sacctmgr(*account, "MaxSubmitJobs=-1")
 
 
 def test_a_node_dies(start_run: StartRun, slurm_lab: SlurmLab) -> None:
@@ -234,16 +247,12 @@ def test_the_queue_is_full(start_run: StartRun, slurm_lab: SlurmLab) -> None:
 @pytest.mark.slurm(WITH_ACCOUNTS)
 def test_a_limit_of_submissions(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """One's own jobs leave no room for more; when they end there is."""
-    account = ("modify", "account", "lab", "set")
-    slurm_lab.sacctmgr(*account, "MaxSubmitJobs=4")
-    try:
+    with submit_limit(slurm_lab, 4):
         other = submit_others(slurm_lab, 3, "lab")
         run = start_run({"a": "exit 0", "b": "exit 3"}, ONE_EACH, slurm_account="lab")
         assert eventually(lambda: any("submit limit" in event.info for event in run.events), 30), run.story()
         slurm_lab.run("scancel", other)
         run.must_end(b=Cause.TASK_ERROR)
-    finally:
-        slurm_lab.sacctmgr(*account, "MaxSubmitJobs=-1")
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
@@ -251,33 +260,25 @@ def test_a_limit_of_submissions_that_is_smaller_than_an_array(
     start_run: StartRun, slurm_lab: SlurmLab
 ) -> None:
     """Smaller arrays are accepted, one after another."""
-    account = ("modify", "account", "lab", "set")
-    slurm_lab.sacctmgr(*account, "MaxSubmitJobs=3")
-    try:
+    with submit_limit(slurm_lab, 3):
         run = start_run(
             {**dict.fromkeys("abcdefghi", "exit 0"), "bad": "exit 3"}, ONE_EACH, slurm_account="lab"
         )
         run.must_end(bad=Cause.TASK_ERROR)
         assert any("submit limit" in event.info for event in run.events), run.story()
         run.must_leave_no_files()
-    finally:
-        slurm_lab.sacctmgr(*account, "MaxSubmitJobs=-1")
     assert len(slurm_lab.calls("sbatch")) < 20, slurm_lab.calls("sbatch")
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
 def test_others_fill_what_a_limit_of_submissions_leaves(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """Then smaller arrays do not help, and SLURM is not asked all the time."""
-    account = ("modify", "account", "lab", "set")
-    slurm_lab.sacctmgr(*account, "MaxSubmitJobs=50")
-    try:
+    with submit_limit(slurm_lab, 50):
         other = submit_others(slurm_lab, 50, "lab")
         run = start_run({f"u{number}": "exit 0" for number in range(40)}, ONE_EACH, slurm_account="lab")
         assert eventually(lambda: len(slurm_lab.calls("sbatch")) > 8, 60), run.story()
         slurm_lab.run("scancel", other)
         run.must_end()
-    finally:
-        slurm_lab.sacctmgr(*account, "MaxSubmitJobs=-1")
     assert len(slurm_lab.calls("sbatch")) < 30, slurm_lab.calls("sbatch")
 
 
