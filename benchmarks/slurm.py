@@ -14,17 +14,17 @@ from unittest.mock import patch
 
 from measuring import Row, Settings, dataset, fresh, native_no_op, new_folder, parallel_workflow
 
-from slurm_lab import LabError, SlurmLab
+from slurm_lab import LabError, Settings as LabSettings, SlurmLab
 
 UNITS, MANY_UNITS = 1_000, 20_000
 POLL_S = 1.0
-ROUNDS = 5
+ROUNDS, ROUNDS_OF_THOUSAND = 5, 15
 DEADLINE_S = 600
 
 
 def measure(settings: Settings) -> Iterator[Row]:
     """A run and a bare array with the same packing, again and again in turn; then many units, and one."""
-    lab = SlurmLab()
+    lab = SlurmLab(LabSettings(min_job_age_s=30))  # it would be full of jobs that have ended
     try:
         lab.start()
     except LabError as error:
@@ -41,9 +41,10 @@ def measure(settings: Settings) -> Iterator[Row]:
 
 
 def _of_thousand(settings: Settings, lab: SlurmLab) -> Iterator[Row]:
+    """Medians: SLURM looks at new jobs once a second, so that the best round is the luckiest one."""
     ours: list[float] = []
     bare: list[float] = []
-    for _ in range(settings.rounds or ROUNDS):
+    for _ in range(settings.rounds or ROUNDS_OF_THOUSAND):
         _until_idle(lab)
         lab.forget_calls()
         ours.append(_run(settings, UNITS)["wall_s"])
@@ -53,11 +54,10 @@ def _of_thousand(settings: Settings, lab: SlurmLab) -> Iterator[Row]:
         _until_idle(lab)
         bare.append(_bare(settings, lab, _array_tasks(submission)))
     for side, times in (("slurm", ours), (f"a bare array of {_array_tasks(submission)}", bare)):
-        yield Row(
-            f"{UNITS:,} units, {side}", min(times), "s", note=f"median {statistics.median(times):.2f} s"
-        )
-    note = f"of medians {statistics.median(ours) / statistics.median(bare):.2f}"
-    yield Row("slurm / a bare array", min(ours) / min(bare), "x", 1.3, note)
+        median = statistics.median(times)
+        yield Row(f"{UNITS:,} units, {side}", median, "s", note=f"{min(times):.2f} to {max(times):.2f} s")
+    note = f"of best rounds {min(ours) / min(bare):.2f}"
+    yield Row("slurm / a bare array", statistics.median(ours) / statistics.median(bare), "x", 1.3, note)
     yield Row("calls of sbatch", len(calls), "", 10)
     yield Row("calls of squeue", squeues, "", 1 + math.ceil(ours[-1] / POLL_S))
 
