@@ -185,6 +185,15 @@ def test_units_share_the_gpus_of_their_array_task(start_run: StartRun, gpus: int
     assert len({place for _, _, place, _ in run.started()}) == 1
 
 
+def test_steps_of_a_job_that_gets_no_environment(
+    start_run: StartRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM tells `srun` too that there is to be none."""
+    monkeypatch.setenv("SBATCH_EXPORT", "NONE")
+    run = start_run(dict.fromkeys("ab", "exit 0"), AT_ONCE)
+    run.must_end(60)
+
+
 def test_gpus_and_features(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": "exit 0"}, {"gres": "gpu:1", "constraint": "gpu"})
     run.must_end(30)

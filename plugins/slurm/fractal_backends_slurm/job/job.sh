@@ -28,7 +28,7 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
         if [ "$fb_line" -gt "$fb_last" ]; then break; fi
         { mkdir "$fb_folder/$fb_label.step"; } 2>/dev/null || continue
         fb_run "$fb_line" "$fb_line" "$$.$fb_label" \
-            srun --exact $fb_overlap --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
+            srun --export=ALL --exact $fb_overlap --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
             2>"$fb_folder/$fb_label.step/out"
         echo "step $fb_label $fb_exit" >>"$fb_receipt"
     done <"$fb_folder/units"
