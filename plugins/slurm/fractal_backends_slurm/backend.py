@@ -48,11 +48,8 @@ class SlurmBackend(Backend):
         of_accounts = {part.name: _account_problem(part, run) for part in parts}
         yield from (f"{name}: {problem}" for name, problem in of_accounts.items() if problem)
         if not of_arguments:
-            if self._place(run).is_used:
-                yield (
-                    f"workflow_dir_remote: {run.workflow_dir_remote} holds files, maybe of another run;"
-                    " give a folder that is new or empty"
-                )
+            if obstacle := self._place(run).obstacle:
+                yield f"workflow_dir_remote: {obstacle}; give a folder that is new or empty"
             yield from self.site_problems(run, [part for part in parts if not of_accounts[part.name]])
 
     def site_problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:

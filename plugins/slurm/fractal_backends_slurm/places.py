@@ -25,8 +25,8 @@ RECEIPT = ".receipt"
 _MODE = 0o600
 _MOST_BYTES = 1 << 20
 """Of a receipt at once; the rest is read the next time."""
-_KEEP = ("--no-overwrite-dir", "--keep-directory-symlink")
-"""What is there of folders stays as it is."""
+_KEEP = ("--skip-old-files", "--keep-directory-symlink")
+"""What is there stays as it is: folders and their modes, links to them, and a file that is in the way."""
 _MANY = 500
 """Files that are named in one call of tar at most."""
 
@@ -51,9 +51,9 @@ class Place(ABC):
         return folder if self.remote == self._local else self.remote / folder.relative_to(self._local)
 
     @property
-    def is_used(self) -> bool:
-        """Whether something is already where the files of this run are to be."""
-        return False
+    def obstacle(self) -> str | None:
+        """What is already where the files of this run are to be, if something is."""
+        return None
 
     @abstractmethod
     def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
@@ -147,12 +147,22 @@ class OtherPlace(Place):
         self._read: dict[str, int] = {}
 
     @property
-    def is_used(self) -> bool:
-        """See `Place.is_used`."""
-        names = ("--create", "--file=/dev/null", "--verbose", "--exclude=./*/*")
-        command = self._tar(*names, f"--directory={self.remote}", ".")
-        listed = subprocess.run(command, capture_output=True, check=False).stdout
-        return listed.strip() not in (b"", b"./")
+    def obstacle(self) -> str | None:
+        """See `Place.obstacle`."""
+        names = self._listed(self.remote, "--exclude=./*/*", ".")
+        if names is not None:
+            is_empty = names.strip() in (b"", b"./")
+            return None if is_empty else f"{self.remote} holds files, maybe of another run"
+        there = self._listed(self.remote.parent, "--no-recursion", "--", self.remote.name)
+        return (
+            None if there is None else f"{self.remote} is not a folder that can be entered{self._as_whom()}"
+        )
+
+    def _listed(self, folder: Path, *which: str) -> bytes | None:
+        """Names of what is in a folder; None where it, or one of them, is not there."""
+        command = self._tar("--create", "--file=/dev/null", "--verbose", f"--directory={folder}", *which)
+        ended = subprocess.run(command, capture_output=True, check=False)
+        return None if ended.returncode else ended.stdout
 
     def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
         """See `Place.put`."""

@@ -73,6 +73,32 @@ def test_a_remote_folder_is_used_as_it_is(start_run: StartRun, place: Path, user
     assert "holds files" in str(run.error)
 
 
+@pytest.mark.parametrize("user", [None, USERS[0]])
+@pytest.mark.parametrize("kind", ["file", "link to nothing"])
+def test_what_is_no_folder_is_left_alone(
+    start_run: StartRun, place: Path, kind: str, user: str | None
+) -> None:
+    remote = (home_of(user, place) if user else place) / "precious"
+    if kind == "file":
+        remote.write_text("data")
+    else:
+        remote.symlink_to("nowhere")
+    run = start_run({"a": GOOD}, slurm_user=user, workflow_dir_remote=remote)
+    run.wait(30)
+    assert isinstance(run.error, InvalidInputError), run.story()
+    assert f"{remote} is not a folder" in str(run.error)
+    assert remote.is_symlink() if kind != "file" else remote.read_text() == "data"
+
+
+def test_a_remote_folder_may_be_somebody_elses(start_run: StartRun, place: Path) -> None:
+    """As long as the user can write there. It keeps its mode."""
+    remote = place / "open"
+    remote.mkdir()
+    remote.chmod(0o777)
+    start_run({"a": GOOD}, slurm_user=USERS[0], workflow_dir_remote=remote).must_end(30)
+    assert remote.stat().st_mode & 0o777 == 0o777
+
+
 def test_cancel_as_another_user(start_run: StartRun, slurm_lab: SlurmLab, place: Path) -> None:
     options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0]}
     remote = home_of(USERS[0], place) / "runs"
