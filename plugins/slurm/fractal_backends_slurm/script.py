@@ -63,7 +63,7 @@ class JobScript:
             f"cd {shlex.quote(self.home)} || exit 1",
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
             *self._before_units(),
-            "unset IFS; set +aefuC",  # whatever the lines above made of them
+            "unset IFS; set +aefuvxC",  # whatever the lines above made of them
             *places,
             f"fb_units_each={self.units_each} fb_at_once={self.at_once} fb_cpus={self.cpus}"
             f" fb_memory={self.memory_mb or ''} fb_overlap={'--overlap' if self.shares_gpus else ''}",

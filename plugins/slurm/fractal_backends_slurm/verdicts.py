@@ -32,6 +32,8 @@ _OF_STATE = {
     "NODE_FAIL": Cause.NODE_FAILURE,
     "BOOT_FAIL": Cause.NODE_FAILURE,
 }
+_OF_SLURM = re.compile(r"^(?:slurm[^:\n]*|srun|\[[^]\n]*\] error): .*", re.MULTILINE)
+"""A line of SLURM's own, among what worker_init or srun's command may have printed."""
 _MEMORY = re.compile(
     r"exceeded memory limit|oom.kill|out of memory|memory limit at some point", re.IGNORECASE
 )
@@ -90,7 +92,7 @@ def of_end_and_state(
         if lived_on and said != "OUT_OF_MEMORY":
             return _exited(note, end)
         return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
-    if _was_ended(end) and _MEMORY.search(words):
+    if _was_ended(end) and _says(_MEMORY, words):
         info = f"SLURM ended its job on {note.host}.{_said(words)}"
         return _measured(Outcome(Cause.OUT_OF_MEMORY, info), end)
     return _exited(note, end)
@@ -99,13 +101,13 @@ def of_end_and_state(
 def of_step(note: Note, words: str) -> Outcome | None:
     """The verdict on a unit whose step ended before it could write down how; None: the scheduler says."""
     said = _said(words)
-    if _MEMORY.search(words):
+    if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its step on {note.host}.{said}")
-    if _TIME.search(words):
+    if _says(_TIME, words):
         return Outcome(Cause.TIME_LIMIT, f"SLURM ended its step on {note.host}.{said}")
-    if _CANCELLED.search(words):
+    if _says(_CANCELLED, words):
         return Outcome(Cause.CANCELLED, f"Its step was cancelled on {note.host}.{said}")
-    if note.started_at is None and _NO_STEP.search(words):
+    if note.started_at is None and _says(_NO_STEP, words):
         return None
     signal = note.step - 128 if note.step is not None and note.step > 128 else None
     if note.started_at is None:
@@ -124,7 +126,7 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
     if started_again or (state is not None and state.state in _NODE_LOST):
         how = "SLURM started its job again; it may have done work" if started_again else "the node failed"
         return Outcome(Cause.NODE_FAILURE, f"It ran on {note.host} when {how}; it was not started again.")
-    if _MEMORY.search(words):
+    if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its job on {note.host}.{_said(words)}")
     if state is None:
         return Outcome(
@@ -140,7 +142,7 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
 
 def of_unstarted(state: JobState | None, words: str) -> Outcome:
     """The verdict on a unit that its array task did not come to."""
-    if _MEMORY.search(words):
+    if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"It was not started: SLURM ended its job.{_said(words)}")
     if state is None or state.state in RUNNING:  # accounting may think so for ever
         return Outcome(Cause.LOST, "SLURM knows nothing of its job any more, which did not start it.")
@@ -164,6 +166,11 @@ def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
         why = f": {note.said}" if note.said else ""
         return Outcome(Cause.LAUNCH_FAILED, f"Cannot write the log {log_file} on {note.host}{why}.")
     return None
+
+
+def _says(what: re.Pattern[str], words: str) -> bool:
+    """Whether SLURM says so itself."""
+    return any(what.search(line) for line in _OF_SLURM.findall(words))
 
 
 def _was_ended(end: End) -> bool:

@@ -221,7 +221,7 @@ def test_the_environment_of_a_unit(node: Node) -> None:
     assert not [name for name in found if name.startswith("fb_")]
 
 
-@pytest.mark.parametrize("options", ["set -e", "set -aefuC"])
+@pytest.mark.parametrize("options", ["set -e", "set -aefuvxC"])
 def test_initial_lines_that_change_how_the_shell_works(node: Node, options: str) -> None:
     seen = node.place / "seen"
     notes = node.run("exit 3", f"env -0 >{_q(seen)}", "kill -s KILL $$", "true", worker_init=options)

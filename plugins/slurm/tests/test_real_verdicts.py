@@ -30,6 +30,12 @@ def test_ends_of_all_kinds(start_run: StartRun, options: dict[str, int]) -> None
     run.must_leave_no_files()
 
 
+def test_what_worker_init_prints_is_no_word_of_slurm(start_run: StartRun) -> None:
+    lines = "set -xv\necho 'error: out of memory' >&2"
+    run = start_run({"killed": "kill -9 $$", "script": "kill -9 $PPID; sleep 9"}, ONE_EACH, worker_init=lines)
+    run.must_end(killed=Cause.KILLED, script=Cause.LOST)
+
+
 @pytest.mark.parametrize("options", [ONE_EACH, TOGETHER, AT_ONCE], ids=["apart", "in turn", "at once"])
 def test_a_unit_has_its_own_time(start_run: StartRun, options: dict[str, int]) -> None:
     begin = time.monotonic()
