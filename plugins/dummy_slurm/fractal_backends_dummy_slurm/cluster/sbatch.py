@@ -167,10 +167,10 @@ class Reader:
 
     def _gpus(self) -> int:
         gres = self.options.get("gres")
-        text = self.options.get("gpus") or gres or self.options.get("gpus-per-node")
-        if not text:
-            return 0
+        text = self.options.get("gpus") or gres or self.options.get("gpus-per-node", "none")
         last = text.split(":")[-1]
+        if last in ("0", "none"):  # of whatever kind
+            return 0
         is_gpu = text != gres or text.startswith("gpu")
         if not is_gpu or not any(node.gpus for node in self._config.nodes):
             raise Refused("sbatch: error: Invalid generic resource (gres) specification\n")

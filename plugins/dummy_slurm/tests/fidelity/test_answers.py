@@ -106,6 +106,7 @@ _TAKEN = [
     *("--begin=23:59", "--begin=tomorrow", "--begin=noon", "--begin=2099-12-01", "--begin=now+1hour"),
     *("--mail-type=END,FAIL", "--gpus-per-node=1", "--hint=nomultithread", "--cpu-freq=high", "--contiguous"),
     *("--constraint=[plain|gpu]", "--constraint=plain*1", "--gres-flags=enforce-binding", "--mincpus=2"),
+    *("--gpus=0", "--gres=nope:0", "--gres=none"),
     *("--mincpus=8", "--open-mode=Append", "--open-mode=t", "--kill-on-invalid-dep=YES", "--time=1-"),
     *("--nodes=0-1", "--nodes=1-0", "--nodes=-1", "--nodes=+1", "--nodes=1-2"),
     *("--distribution=block", "--wckey=a", "--spread-job", "--prefer=plain", "--get-user-env"),
