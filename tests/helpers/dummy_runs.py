@@ -144,7 +144,7 @@ def _stop(cluster: Path) -> None:
     """Returns when the controller is gone, with all that it started."""
     if (cluster / "controller").exists():
         subprocess.run([cluster / "bin" / "dummyctl", "stop"], check=False)
-    with open(cluster / "lock") as lock:  # the controller's as long as it lives
+    with open(cluster / "controller.lock") as lock:  # the controller's as long as it lives
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 

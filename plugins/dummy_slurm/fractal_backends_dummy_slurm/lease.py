@@ -84,15 +84,18 @@ def _take_lock(folder: Path) -> int | None:
     """The right to start a controller, which has the lock while it lives."""
     shared = os.geteuid() == 0
     _make_folder(folder, 0o711 if shared else 0o700)
-    if os.stat(folder).st_uid != os.geteuid():
-        raise DummySlurmError(f"{folder} belongs to another user.")
+    mark = folder / "controller.lock"
     try:
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if os.stat(folder).st_uid != os.geteuid():
+            raise DummySlurmError(f"{folder} belongs to another user.")
+        if os.listdir(folder) and not mark.exists():
+            raise DummySlurmError(f"{folder} holds files of others; name a folder that is new or empty.")
+        lock = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:  # a controller that ends removes the folder
         return None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), os.stat(folder / "lock")):
+        if os.path.samestat(os.fstat(lock), os.stat(mark)):
             return lock
     except OSError:
         pass

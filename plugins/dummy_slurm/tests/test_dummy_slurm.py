@@ -63,6 +63,22 @@ def test_a_command_in_which_there_is_a_cluster(tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text().splitlines()[1] == "n1"
 
 
+def test_files_of_others_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they were before the cluster it does not start; where they came later it leaves them."""
+    folder = tmp_path / "mine"
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(folder))
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "precious").touch()
+    result = _shell("sinfo")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"{folder} holds files of others; name a folder that is new or empty.\n"
+    (folder / "data").rename(tmp_path / "data")
+    result = _shell(f"mv {tmp_path}/data {folder}")
+    assert result.returncode == 0, result.stderr
+    assert eventually(lambda: [path.name for path in folder.iterdir()] == ["data"], 20)
+    assert (folder / "data" / "precious").exists()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can share a cluster")
 def test_others_may_use_the_cluster_whatever_the_umask() -> None:
     with open_folder() as folder:

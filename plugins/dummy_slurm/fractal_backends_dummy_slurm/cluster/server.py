@@ -2,8 +2,8 @@
 
     python -I -S -c "..." FOLDER LOCK_FD [HOW_LONG_IT_WAS_DOWN]
 
-It holds the lock on `FOLDER/lock` as long as it lives. Clients connect to `FOLDER/controller`: commands with
-one message, runs with a lease (the message `lease`), which they hold by staying connected.
+It holds the lock on `FOLDER/controller.lock` as long as it lives. Clients connect to `FOLDER/controller`:
+commands with one message, runs with a lease (the message `lease`), which they hold by staying connected.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ from .timers import Timers
 _SETTLE_S = 0.5
 """A new controller waits for its first client, or for the leases of the one before."""
 _END_DEADLINE_S = 40.0
+_FOLDERS = ("bin", "late", "scripts", "spool")
+_FILES = ("config.json", "config.json.new", "journal", "log", "controller.lock")
+"""What is a cluster's own in its folder. Whoever starts a controller takes the last one for its mark."""
 _COMMANDS = {
     "squeue": squeue.run,
     "scontrol": scontrol.run,
@@ -294,14 +297,12 @@ class Server:
                     self.controller.stepd_gone(link.key)
         self._end_orphans()
         self._misbehaviour.deliver_all()
-        for name in os.listdir(self.folder):
-            path = os.path.join(self.folder, name)
-            if os.path.isdir(path):
-                shutil.rmtree(path, ignore_errors=True)
-            elif not os.path.exists(f"{self.folder}/keep") and name != "lock":
-                os.unlink(path)
+        for name in _FOLDERS:
+            shutil.rmtree(f"{self.folder}/{name}", ignore_errors=True)
         if not os.path.exists(f"{self.folder}/keep"):
-            os.unlink(f"{self.folder}/lock")
+            for name in _FILES:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(f"{self.folder}/{name}")
             with contextlib.suppress(OSError):
                 os.rmdir(self.folder)
 
