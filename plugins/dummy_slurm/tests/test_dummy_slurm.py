@@ -107,6 +107,10 @@ _WRONG_SETTINGS = {
     '{"nodes": [{"name": "n[1-4]", "cpus": "8"}]}': "In nodes: cpus must be a whole number, not '8'.",
     '{"nodes": [{"name": "n[1-4]", "gpus": -1}]}': "In nodes: gpus cannot be negative, and is -1.",
     '{"nodes": [{"name": "n[1-x]"}]}': "Names of nodes are like `n1`, or `n[1-4]` for several.",
+    '{"nodes": [{"name": "n[1-4"}]}': "Names of nodes are like `n1`, or `n[1-4]` for several.",
+    '{"accounts": {"lab": "ann"}}': "accounts must have a list of texts for each name, not {'lab': 'ann'}.",
+    '{"cluster_name": "a b"}': "cluster_name is made of letters, digits, `-` and `_`; not 'a b'.",
+    '{"max_array_size": 0}': "max_array_size must be more than 0, not 0.",
     '{"nodes": {"name": "a"}}': "In the configuration: nodes must be a list, not {'name': 'a'}.",
     '{"users": {"ann": 3}}': "In users: expected an object, not 3.",
     '{"kill_wait_s": -1}': "kill_wait_s cannot be negative, and is -1.",
@@ -138,7 +142,9 @@ def test_wrong_settings_are_told(settings: str, tmp_path: Path, monkeypatch: pyt
 
 def test_all_wrong_settings_are_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = [
-        setting for setting in _WRONG_SETTINGS if setting.startswith('{"nodes": [') and "1-x" not in setting
+        setting
+        for setting, message in _WRONG_SETTINGS.items()
+        if setting.startswith('{"nodes": [') and "Names" not in message
     ]
     plans = [{"fault": "nonsense"}, {"fault": "vanish", "processes": "x"}, {"fault": "silent"}]
     settings = {"nodes": [json.loads(setting)["nodes"][0] for setting in wrong], "faults": {"plan": plans}}
@@ -175,6 +181,23 @@ def test_what_befell_jobs_and_commands_can_be_seen_afterwards(
     assert "fault: error {} befalls squeue --noheader" in (tmp_path / "cluster" / "log").read_text()
     entries = map(json.loads, (tmp_path / "cluster" / "journal").read_text().splitlines())
     assert [entry["befell"] for entry in entries if "fault" in entry] == ["squeue --noheader"]
+
+
+def test_all_that_a_full_queue_keeps_waiting_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what was not tried itself, as there was no room for what came before it."""
+    settings = {"max_job_count": 5, "max_array_size": 4, "min_job_age_s": 1}
+    (tmp_path / "settings.json").write_text(json.dumps(settings))
+    monkeypatch.setenv("DUMMY_SLURM_CONFIG", str(tmp_path / "settings.json"))
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(tmp_path / "cluster"))
+    units = {f"u{number:02}": "exit 0" for number in range(14)}
+    run = SlurmRun(tmp_path / "run", units, {"tasks_per_job": 1}, backend="dummy_slurm")
+    run.start()
+    run.must_end(120)
+    refusals = [place for place, event in enumerate(run.events) if "unable to accept job" in event.info]
+    told = run.events[refusals[0] : refusals[0] + 10]
+    assert [run.name(event) for event in told] == list(units)[4:], run.story()
 
 
 def test_the_scheduler_is_not_asked_for_each_unit_that_it_forgot(

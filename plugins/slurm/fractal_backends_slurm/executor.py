@@ -133,16 +133,16 @@ class SlurmExecutor(UnitExecutor):
                 self._waiting.remove(submission)
                 yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
                 return
-            parts = [submission]
+            told = [submission]
             if error.lacks_room and not self._trackers:  # no end of our own jobs will make room
-                parts = self._submitter.split(submission, options)
                 place = self._waiting.index(submission)
-                self._waiting[place : place + 1] = parts
+                self._waiting[place : place + 1] = told = self._submitter.split(submission, options)
             if error.lacks_room:  # nor is there any for the others
+                told += [other for other in self._waiting if not other.try_at and other not in told]
                 for other in self._waiting:
                     other.try_at = max(other.try_at, submission.try_at)
-            for part in parts:
-                yield from _queued(part, f"the submission is tried again: {error}")
+            for other in told:
+                yield from _queued(other, f"the submission is tried again: {error}")
             return
         except PlaceError as error:
             self._waiting.remove(submission)

@@ -9,6 +9,7 @@ _POSITIVE = (
     "memory_mb",
     "max_minutes",
     "max_nodes",
+    "max_array_size",
     "first_job_id",
     "max_job_count",
     "memory_interval_s",
@@ -38,11 +39,17 @@ def problem(name: str, value: Any, annotation: str) -> str | None:
     fits = isinstance(value, types) and (outer == "bool" or not isinstance(value, bool))
     if not fits:
         return f"{name} must be {expected}, not {value!r}"
-    if inner == "str]" and not all(isinstance(item, str) for item in value):
+    if inner == "str]" and not _is_texts(value):
         return f"{name} must be a list of texts, not {value!r}"
+    if inner == "str, list[str]]" and not all(map(_is_texts, value.values())):
+        return f"{name} must have a list of texts for each name, not {value!r}"
     if outer in ("int", "float"):
         return _number_problem(name, value)
     return None
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
 def _number_problem(name: str, value: float) -> str | None:

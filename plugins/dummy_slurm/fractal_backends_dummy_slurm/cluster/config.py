@@ -5,11 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import checks, hostlist
 from .faults import FaultError, plan
+
+_NAMES = re.compile(r"[^\s,\[\]]+(\[[\d,-]+\])?(,[^\s,\[\]]+(\[[\d,-]+\])?)*")
+"""`n1`, `n[1-3]`, and several of these."""
 
 
 class ConfigError(ValueError):
@@ -214,6 +218,8 @@ def _faults(values: dict[str, Any]) -> list[str]:
 
 def _cross_check(config: ClusterConfig) -> list[str]:
     wrong = []
+    if not re.fullmatch(r"[\w-]+", config.cluster_name):
+        wrong.append(f"cluster_name is made of letters, digits, `-` and `_`; not {config.cluster_name!r}.")
     if sum(partition.default for partition in config.partitions) != 1:
         wrong.append("Exactly one partition must be the default one.")
     try:
@@ -224,6 +230,9 @@ def _cross_check(config: ClusterConfig) -> list[str]:
 
 def _check_names(config: ClusterConfig) -> list[str]:
     """Raises ValueError where they cannot be read."""
+    for node in config.nodes:
+        if not _NAMES.fullmatch(node.name):
+            raise ValueError(node.name)
     nodes = config.node_names()
     wrong = [] if nodes else ["There is no node."]
     if len(set(nodes)) < len(nodes):
