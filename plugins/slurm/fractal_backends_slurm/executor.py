@@ -130,8 +130,7 @@ class SlurmExecutor(UnitExecutor):
             self._submitter.submit(submission, self._stopping)
         except SchedulerError as error:
             if not error.may_pass:
-                self._waiting.remove(submission)
-                yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
+                yield from self._refused(submission, error)
                 return
             told = [submission]
             if error.lacks_room and not self._trackers:  # no end of our own jobs will make room
@@ -145,12 +144,16 @@ class SlurmExecutor(UnitExecutor):
                 yield from _queued(other, f"the submission is tried again: {error}")
             return
         except PlaceError as error:
-            self._waiting.remove(submission)
-            yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
+            yield from self._refused(submission, error)
             return
         self._waiting.remove(submission)
         self._follow(submission, options)
         yield from _queued(submission)
+
+    def _refused(self, submission: Submission, error: Exception) -> Iterator[UnitEvent]:
+        self._waiting.remove(submission)
+        self._place.remove(submission.folder)
+        yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
 
     def _follow(self, submission: Submission, options: SlurmOptions) -> None:
         self._trackers.append(Tracker(submission, self._place, options, self._records))
@@ -218,6 +221,7 @@ class SlurmExecutor(UnitExecutor):
             yield from tracker.give_up()
             self._leave(tracker)
         for submission in self._waiting:
+            self._place.remove(submission.folder)
             yield from _ended(submission.units, Cause.CANCELLED, "")
         self._waiting.clear()
 

@@ -111,6 +111,7 @@ def test_a_command_before_a_submission_fails(start_run: StartRun, slurm_lab: Slu
     run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["true", "false"]})
     run.must_end(a=Cause.LAUNCH_FAILED)
     assert "'false' failed with exit code 1" in run.outcomes["a"].info
+    run.must_leave_no_files()
     assert slurm_lab.calls("sbatch") == []
 
 
@@ -133,6 +134,7 @@ def test_a_command_before_a_submission_is_ended_with_the_run(start_run: StartRun
     run.cancel()
     run.wait(20)
     assert run.causes == {"a": str(Cause.CANCELLED)}
+    run.must_leave_no_files()
 
 
 def test_the_dummy_tells_the_same(place: Path, slurm_lab: SlurmLab, monkeypatch: pytest.MonkeyPatch) -> None:
