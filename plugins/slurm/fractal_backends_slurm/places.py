@@ -154,12 +154,10 @@ class OtherPlace(Place):
             is_empty = names.strip() in (b"", b"./")
             return None if is_empty else f"{self.remote} holds files, maybe of another run"
         there = self._listed(self.remote.parent, "--no-recursion", "--", self.remote.name)
-        return (
-            None if there is None else f"{self.remote} is not a folder that can be entered{self._as_whom()}"
-        )
+        return None if there is None else f"{self.remote} is not a folder that can be read{self._as_whom()}"
 
     def _listed(self, folder: Path, *which: str) -> bytes | None:
-        """Names of what is in a folder; None where it, or one of them, is not there."""
+        """Names of what is in a folder; None where any of that is not there, or cannot be read."""
         command = self._tar("--create", "--file=/dev/null", "--verbose", f"--directory={folder}", *which)
         ended = subprocess.run(command, capture_output=True, check=False)
         return None if ended.returncode else ended.stdout
