@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -199,10 +200,9 @@ class _Judge:
         told = [event.handle or "" for event in self._run.events if self._run.name(event) == name]
         jobs = dict.fromkeys(started_by or [handle.partition("@")[0] for handle in told])
         blows = [blow for job in jobs for blow in self._blows.get(job, [])]
-        ended, file = None, self._run.folder / f"ended-{name}"
-        if file.exists():
-            code, uptime = file.read_text().split()
-            ended = int(code), self._booted + float(uptime)
+        file = self._run.folder / f"ended-{name}"
+        words = file.read_text().split() if file.exists() else []  # none: killed just before it wrote them
+        ended = (int(words[0]), self._booted + float(words[1])) if words else None
         return _Unit(started_by, ended, blows)
 
     def _is_true(self, outcome: Outcome, unit: _Unit) -> bool:
@@ -226,7 +226,11 @@ class _Judge:
 def main(folder: str, *seeds: str) -> None:
     """See the module."""
     for seed in seeds:
-        print(json.dumps(asdict(run(int(seed), Path(folder) / seed))), flush=True)
+        try:
+            found = run(int(seed), Path(folder) / seed)
+        except Exception:  # told of this seed, and the others go on
+            found = Found(int(seed), wrong=[traceback.format_exc()])
+        print(json.dumps(asdict(found)), flush=True)
 
 
 if __name__ == "__main__":

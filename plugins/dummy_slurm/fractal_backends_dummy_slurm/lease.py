@@ -88,7 +88,7 @@ def _take_lock(folder: Path) -> int | None:
     try:
         if os.stat(folder).st_uid != os.geteuid():
             raise DummySlurmError(f"{folder} belongs to another user.")
-        if os.listdir(folder) and not mark.exists():
+        if (names := os.listdir(folder)) and mark.name not in names:
             raise DummySlurmError(f"{folder} holds files of others; name a folder that is new or empty.")
         lock = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:  # a controller that ends removes the folder

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -77,6 +78,25 @@ def test_files_of_others_are_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
     assert result.returncode == 0, result.stderr
     assert eventually(lambda: [path.name for path in folder.iterdir()] == ["data"], 20)
     assert (folder / "data" / "precious").exists()
+
+
+def test_a_cluster_that_ends_meanwhile_does_not_keep_the_next_one_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    for name in ("log", "controller.lock"):
+        (folder / name).touch()
+
+    def listed(of_folder: Path, list_folder: Any = os.listdir) -> Any:
+        names = list_folder(of_folder)
+        monkeypatch.undo()
+        shutil.rmtree(folder)  # as the other one does when it ends
+        return names
+
+    monkeypatch.setattr(os, "listdir", listed)
+    with Lease(folder) as lease:
+        assert (lease.commands / "sbatch").exists()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can share a cluster")
