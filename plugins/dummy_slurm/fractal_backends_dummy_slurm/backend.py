@@ -19,9 +19,9 @@ from .lease import DummySlurmError, Lease, configuration, default_folder, has_re
 class DummySlurmOptions(SlurmOptions):
     """As for SLURM, but everything is near by."""
 
-    poll_interval: float = Field(0.5, gt=0)
+    poll_interval: float = Field(0.5, gt=0, le=3_600)
     """Seconds between two questions to the scheduler at least."""
-    receipt_deadline: float = Field(10.0, gt=0)
+    receipt_deadline: float = Field(10.0, gt=0, le=86_400)
     """Seconds that an ended job's receipts may take to show up."""
 
 

@@ -100,6 +100,8 @@ def _problems_of_arguments(run: RunInfo) -> Iterable[str]:
                 f"slurm_user={user!r} needs a workflow_dir_remote, where that user may write: the run's"
                 f" folder {run.workflow_dir_local} is private to the user who runs the workflow"
             )
+    if run.workflow_dir_remote != run.workflow_dir_local and ".." in run.workflow_dir_remote.parts:
+        yield f"workflow_dir_remote: {run.workflow_dir_remote} must be a path without `..`"
     if run.slurm_account is not None and not _ACCOUNT.fullmatch(run.slurm_account):
         yield f"slurm_account: {run.slurm_account!r} is not the name of an account"
 

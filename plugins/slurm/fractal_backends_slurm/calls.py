@@ -32,6 +32,8 @@ _NO_ROOM = re.compile(r"submit limit|MaxJobCount|MaxSubmit|unable to accept job"
 _TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(Submit|Jobs))\w*(Limit|NotSatisfied)\b")
 """Limits of accounts for each job, which are not about the number of jobs, though SLURM says so as well."""
 _LOOK_S = 0.2
+_LOOK_SHARE, _SHORTEST_LOOK_S = 0.05, 0.0005
+"""How long a command is left alone: a share of the time that it has taken so far."""
 _NAMES = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo")
 
 
@@ -96,10 +98,13 @@ class Call:
 
     def has_ended(self, wait_s: float) -> bool:
         """Whether it ends within so many seconds."""
-        try:
-            self._process.wait(wait_s)
-        except subprocess.TimeoutExpired:
-            return False
+        end = time.monotonic() + wait_s
+        while self._process.poll() is None:
+            now = time.monotonic()
+            if now >= end:
+                return False
+            # Popen.wait would look ever more rarely, and notice most ends half as late again.
+            time.sleep(min(end - now, max(_LOOK_SHARE * (now - self._begun), _SHORTEST_LOOK_S)))
         return True
 
     @property

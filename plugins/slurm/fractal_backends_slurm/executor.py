@@ -21,7 +21,7 @@ from fractal_backends import (
 )
 
 from . import verdicts
-from .adoption import adopted
+from .adoption import adopted, find_job
 from .calls import SchedulerError
 from .options import SlurmOptions
 from .places import Place, PlaceError
@@ -32,7 +32,7 @@ from .submission import Submission
 from .submitting import Submitter, pause_after
 from .tracking import Tracker
 
-_QUICK_S, _SLOW_S = 0.05, 1.0
+_LAST_S, _QUICK_S, _SLOW_S = 0.01, 0.05, 1.0
 _SHARE = 10
 """The runner sleeps so many times as long as it worked, so that it uses little of a core."""
 _CONFIRM_S = 10.0
@@ -108,7 +108,8 @@ class SlurmExecutor(UnitExecutor):
     def _step(self, options: SlurmOptions) -> Iterator[UnitEvent]:
         for submission in list(self._waiting):
             if time.monotonic() >= submission.try_at:
-                yield from self._submit(submission, options)
+                go_on = self._find if submission.adopted else self._submit
+                yield from go_on(submission, options)
         snapshot = self._queue.look(options.poll_interval)
         begun, used = time.monotonic(), time.thread_time()
         for tracker in list(self._trackers):
@@ -167,12 +168,43 @@ class SlurmExecutor(UnitExecutor):
         self._queue.forget({tracker.submission.job or "": tracker.submission.name})
 
     def _adopt(self, units: Sequence[Unit], options: SlurmOptions) -> Iterator[UnitEvent]:
-        found = adopted(units, self._scheduler, self._place)
+        found = adopted(units, self._place)
         for unit, outcome in found.lost:
             yield UnitEvent(unit, UnitState.ENDED, outcome)
         for submission in found.submissions:
+            if submission.job is None:
+                self._waiting.append(submission)
+            else:
+                self._follow(submission, options)
+            yield from _queued(submission, "adopted")
+
+    def _find(self, submission: Submission, options: SlurmOptions) -> Iterator[UnitEvent]:
+        """Look for the job of an earlier runner that did not get the answer of sbatch."""
+        is_late = time.monotonic() > submission.since + options.receipt_deadline
+        try:
+            find_job(submission, self._scheduler, self._place)
+            if submission.job is None and is_late:
+                self._give_up(submission)
+        except SchedulerError as error:
+            self._logger.warning("It is not known yet whether %s is in the queue: %s", submission.name, error)
+            is_late = False
+        if submission.job is not None:
+            self._waiting.remove(submission)
             self._follow(submission, options)
             yield from _queued(submission, "adopted")
+        elif is_late:
+            self._waiting.remove(submission)
+            info = f"SLURM knows no job of the submission {submission.folder}; none can start it any more."
+            yield from _ended(submission.units, Cause.LOST, info)
+        else:
+            submission.try_at = time.monotonic() + pause_after(submission.tries)
+            submission.tries += 1
+
+    def _give_up(self, submission: Submission) -> None:
+        """See to it that no unit is started by a job that comes later. Raises SchedulerError."""
+        self._place.remove(submission.folder)  # without it the job script ends
+        if came_meanwhile := self._scheduler.find(submission.name):
+            self._scheduler.cancel([came_meanwhile], user=self._place.user)
 
     def _cancel_hopeless(self, tracker: Tracker) -> None:
         if tracker.hopeless:
@@ -234,7 +266,7 @@ class SlurmExecutor(UnitExecutor):
                 return
             for tracker in left:
                 tracker.read()
-            self._cancelled.wait(_QUICK_S)
+            self._cancelled.wait(_LAST_S)
 
     def _end_jobs(self) -> None:
         """Cancel what is left, and wait until the queue shows that it is gone."""
@@ -265,7 +297,7 @@ class SlurmExecutor(UnitExecutor):
         self._queue.watch(names)
         try:
             while time.monotonic() < end:
-                snapshot = self._queue.look(self._interval_s)
+                snapshot = self._queue.look(min(self._interval_s, _SLOW_S))
                 if snapshot.asked_at > asked_since and names.keys() <= snapshot.names.keys():
                     if not any(_is_left(snapshot, submission) for submission in submissions):
                         return True

@@ -91,9 +91,9 @@ class SlurmOptions(Options):
     """Array tasks that the units of a task part may become."""
     user_local_exports: dict[VariableName, RelativePath] = Field(default_factory=dict)
     """Environment variables of the units, with paths that are relative to the user's cache folder."""
-    poll_interval: float = Field(2.0, gt=0)
+    poll_interval: float = Field(2.0, gt=0, le=3_600)
     """Seconds between two questions to the scheduler at least."""
-    receipt_deadline: float = Field(60.0, gt=0)
+    receipt_deadline: float = Field(60.0, gt=0, le=86_400)
     """Seconds that an ended job's receipts may take to show up on a shared file system."""
 
     @property

@@ -263,10 +263,12 @@ def _opener(path: str, flags: int) -> int:
 
 
 def _write(path: Path, content: IO[bytes]) -> None:
-    """Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
+    """All of it or nothing; the content may be of this very file, by another path. Raises OSError."""
+    new = path.with_name(f".{path.name}.new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
     with open(fd, "wb") as file:
         shutil.copyfileobj(content, file)
+    new.rename(path)
 
 
 def _add(tar: tarfile.TarFile, path: Path, content: bytes | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
@@ -62,7 +63,10 @@ class QueueWatch:
         self._names: dict[str, str] = {}
         self._question: _Question | None = None
         self._last = Snapshot()
-        self._next_at = 0.0
+        self._turned_to_at = -math.inf
+        """When it was last asked, or heard,"""
+        self._pause_s = 0.0
+        """and for how long it is spared then."""
         self.problem = ""
         """Why a question got no answer, if one got none,"""
         self.problem_at = 0.0
@@ -94,30 +98,31 @@ class QueueWatch:
         """
         if self._asking.acquire(blocking=False):
             try:
-                if self._question is None and self._jobs and time.monotonic() >= self._next_at:
-                    self._ask(interval_s)
+                pause_s = max(interval_s, self._pause_s)
+                if self._question is None and self._jobs and time.monotonic() >= self._turned_to_at + pause_s:
+                    self._ask()
                 if self._question is not None:
-                    self._hear(self._question, interval_s)
+                    self._hear(self._question)
             except SchedulerError as error:
                 self.problem, self.problem_at = str(error), time.monotonic()
             finally:
                 self._asking.release()
         return self._last
 
-    def _ask(self, interval_s: float) -> None:
-        self._next_at = time.monotonic() + interval_s
+    def _ask(self) -> None:
+        self._turned_to_at = time.monotonic()
         with self._lock:
             names = dict(self._names)
         self._question = _Question(time.monotonic(), names, self._scheduler.ask(sorted(names)))
 
-    def _hear(self, question: _Question, interval_s: float) -> None:
+    def _hear(self, question: _Question) -> None:
         if not question.call.has_ended(_PATIENCE_S) and not question.call.is_overdue:
             return
-        now = time.monotonic()
-        self._question, self._next_at = None, now + interval_s
+        self._question, self._turned_to_at = None, time.monotonic()
+        self._pause_s = 0.0
         with closing(question.call):
             states = self._scheduler.states(question.call, question.names)
-        self._next_at = now + max(interval_s, min(_LONGEST_PAUSE_S, _SHARE * (now - question.asked_at)))
+        self._pause_s = min(_LONGEST_PAUSE_S, _SHARE * (self._turned_to_at - question.asked_at))
         self._last = Snapshot(question.asked_at, question.names, states)
 
 

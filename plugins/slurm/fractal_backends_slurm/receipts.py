@@ -67,6 +67,8 @@ class _Job:
     """When each node was started, in seconds since the epoch."""
     is_over: bool = False
     """Whether the last start has come to its end."""
+    limit_s: int | None = None
+    """How long each of its units may run."""
 
 
 @dataclass
@@ -91,8 +93,9 @@ class Receipts:
     def _take_line(self, number: str, job: _Job, words: list[str]) -> str | None:
         try:
             match words:
-                case ["job", host]:
+                case ["job", host, *limit]:
                     job.starts += 1
+                    job.limit_s = int(limit[0]) if limit else None
                     job.host, job.start_on[host], job.is_over = host, job.starts, False
                 case ["booted", host, since]:
                     job.booted[host] = float(since)
@@ -134,6 +137,11 @@ class Receipts:
     def has_begun(self, job: str, index: int) -> bool:
         """Whether the job script of an array task was started."""
         return (job, index) in self.jobs
+
+    def limit_of(self, job: str, index: int) -> int | None:
+        """How long each unit of an array task may run, in seconds."""
+        found = self.jobs.get((job, index))
+        return found.limit_s if found is not None else None
 
     def was_started_again(self, note: Note, index: int) -> bool:
         """Whether the scheduler started an array task again after it had started this unit."""

@@ -215,9 +215,11 @@ class Scheduler:
 
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""
-        values = self._config()
         command = [self._path("sinfo"), "--noheader", "--format=%P|%c|%m|%l"]
-        rows = _rows(self._run([*command, *([f"--partition={partition}"] if partition else [])]), 4)
+        command += [f"--partition={partition}"] if partition else []
+        with closing(self._call(command)) as call:  # while the configuration is asked for
+            values = self._config()
+            rows = _rows(call.answer(TIMEOUT_S), 4)
         if partition is None:
             rows = [row for row in rows if row[0].endswith("*")] or rows
         elif not rows:

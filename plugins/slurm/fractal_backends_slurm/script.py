@@ -54,6 +54,7 @@ class JobScript:
             f"fb_place={shlex.quote(self.place)}",
             "fb_receipt=$fb_folder/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt",
             "fb_host=${SLURMD_NODENAME:-?}",
+            f"fb_limit={self.limit_s or ''}",
         ]
         lines = [
             self.shebang,
@@ -84,8 +85,7 @@ class JobScript:
         return [f"trap {shlex.quote(trap)} EXIT", *self.worker_init.replace("\r\n", "\n").split("\n")]
 
     def _unit(self) -> list[str]:
-        command = f"fb_limit={self.limit_s or ''}\nset -- {shlex.join(self.command)}"
-        return [_part("ended.sh"), command, _part("unit.sh")]
+        return [_part("ended.sh"), f"set -- {shlex.join(self.command)}", _part("unit.sh")]
 
 
 @cache

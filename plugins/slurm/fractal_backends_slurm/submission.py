@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,8 @@ class Submission:
     try_at: float = 0.0
     """When to try again to submit it, on the monotonic clock."""
     tries: int = 0
+    since: float = field(default_factory=time.monotonic)
+    """When this runner made it or found it, on the same clock."""
     receipts: Receipts = field(default_factory=Receipts)
 
     @property

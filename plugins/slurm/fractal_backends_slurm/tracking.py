@@ -102,9 +102,10 @@ class Tracker:
         submission = self.submission
         if not submission.adopted:
             return True
-        labels = self._place.text(submission.folder / UNITS_FILE).split()
+        others = {*self._place.text(submission.folder / UNITS_FILE).split()}
+        others -= {unit.label for unit in submission.units}
         notes = submission.receipts.notes
-        return all(label in notes and notes[label].end is not None for label in labels)
+        return all(label in notes and notes[label].end is not None for label in others)
 
     def read(self) -> None:
         """Take in new receipts."""
@@ -168,12 +169,12 @@ class Tracker:
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
             is_last = all(other.end or other.refused for other in self._notes_of(self._left[index].values()))
-            outcome = verdicts.of_end(note, note.end, self._options.time_s, is_last=is_last)
+            limit_s = self.submission.receipts.limit_of(note.job, index)
+            outcome = verdicts.of_end(note, note.end, limit_s, is_last=is_last)
             if outcome is None:
                 self._suspects.setdefault(unit.label, time.monotonic())
         elif note.step is not None and not note.refused:
-            words = self._place.text(self.submission.folder / f"{unit.label}.step" / "out")
-            outcome = verdicts.of_step(note, words)
+            outcome = verdicts.of_step(note, self._words_on(unit))
         if outcome is not None:
             self._end(unit, outcome, note.end is not None and note.end.has_output)
 
@@ -267,7 +268,7 @@ class Tracker:
         state = self._in_full(job, index, state)
         if state is None or not state.may_change or waited > _LATE_S:
             went_on = self._went_on(note, note.end, index)
-            words = "" if went_on else self._place.text(self.submission.folder / f"{job}_{index}.out")
+            words = self._words_on(unit) + ("" if went_on else self._words_on_job(job, index))
             lived_on = unit.label in self._survived
             outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
             self._end(unit, outcome, note.end.has_output)
@@ -280,7 +281,10 @@ class Tracker:
         if runs_on and not self.submission.receipts.is_over(job, index):
             word.since = time.monotonic()  # squeue does not show it, for whatever reason
             return
-        words = self._place.text(self.submission.folder / f"{job}_{index}.out")
+        if self.submission.adopted and not self._place.text(self.submission.folder / UNITS_FILE):
+            self._end(unit, verdicts.without_receipts(self.submission.folder), has_output=False)
+            return
+        words = self._words_on_job(job, index)
         if note.started_at is not None or note.refused:
             again = self.submission.receipts.was_started_again(note, index)
             self._end(unit, verdicts.of_interrupted(note, state, words, again), has_output=False)
@@ -291,6 +295,14 @@ class Tracker:
             self.retry.append(unit)
         else:
             self._end(unit, outcome, has_output=False)
+
+    def _words_on_job(self, job: str, index: int) -> str:
+        """What SLURM wrote into the output of an array task."""
+        return self._place.text(self.submission.folder / f"{job}_{index}.out")
+
+    def _words_on(self, unit: Unit) -> str:
+        """What srun said of a unit that was a step of its own."""
+        return self._place.text(self.submission.folder / f"{unit.label}.step" / "out")
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int) -> bool:
         if outcome.cause is Cause.CANCELLED or self.submission.adopted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pwd
 import re
 from dataclasses import replace
+from pathlib import Path
 
 from fractal_backends import Cause, Outcome
 
@@ -137,6 +138,14 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
     if state.signal:
         return Outcome(Cause.KILLED, f"Its job was ended on {note.host}.{_said(words)}", signal=state.signal)
     info = f"What ran it on {note.host} was ended; SLURM says {state.state} of the job.{_said(words)}"
+    return Outcome(Cause.LOST, info)
+
+
+def without_receipts(folder: Path) -> Outcome:
+    """The verdict on a unit of an earlier runner whose submission's folder is not there."""
+    info = (
+        f"The files of its submission are not in {folder}: it was not submitted, or another runner took it."
+    )
     return Outcome(Cause.LOST, info)
 
 

@@ -1,4 +1,4 @@
-"""The ends of whole runs on a real SLURM: cancelled, killed and adopted; and what their arguments do."""
+"""The ends of whole runs on a real SLURM: cancelled or killed; and what their arguments do."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ import json
 import signal
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import eventually
-from fractal_backends import Cause, RunInfo, Unit, get_backend
+from fractal_backends import Cause
 from slurm_lab import Settings, SlurmLab
-from tests.helpers.processes import ROOT
-from tests.helpers.slurm_runs import POLL_S, SlurmRun, StartRun
+from tests.helpers.slurm_runs import StartRun
 
 WITH_ACCOUNTS = Settings(accounting=True, message_timeout_s=5)
 ONE_EACH = {"tasks_per_job": 1}
@@ -39,6 +36,13 @@ def test_a_cancelled_run_leaves_nothing(start_run: StartRun, slurm_lab: SlurmLab
     assert {fields[0] for fields in run.started()} == {"a", "b"}
     assert len(slurm_lab.calls("scancel")) <= 3, slurm_lab.calls("scancel")
     run.must_leave_no_files()
+
+
+def test_a_cancel_is_confirmed_however_rarely_the_queue_is_looked_at(start_run: StartRun) -> None:
+    run = start_run({"a": "sleep 300"}, {"poll_interval": 3_600})
+    run.place_of("a")
+    run.cancel()
+    assert eventually(lambda: run.is_over, 30), run.story()
 
 
 def test_a_run_is_cancelled_while_the_controller_is_away(start_run: StartRun, slurm_lab: SlurmLab) -> None:
@@ -88,59 +92,6 @@ def test_a_run_is_cancelled_at_once(start_run: StartRun, slurm_lab: SlurmLab) ->
         run.cancel()
         run.wait()
         assert slurm_lab.leftovers_after(1) == [], delay
-
-
-def adopt(folder: Path, units: list[Unit]) -> dict[str, list[Any]]:
-    """Give units to an executor of their own, without a run; how they ended."""
-    backend = get_backend("slurm", options={"poll_interval": POLL_S, "receipt_deadline": 5})
-    info = RunInfo("adopted", folder, folder, "tests")
-    ends: dict[str, list[Any]] = {}
-    with backend.open(info) as executor:
-        for event in executor.run(units, backend.options_model(**backend.options)):
-            if event.outcome is not None:
-                ends[event.unit.label] = [str(event.outcome.cause), event.outcome.exit_code]
-    return ends
-
-
-@pytest.mark.parametrize("meanwhile", ["nothing", "the controller was killed", "no answer had come"])
-def test_units_of_a_killed_runner_are_adopted(slurm_lab: SlurmLab, place: Path, meanwhile: str) -> None:
-    """One has ended meanwhile, one runs, and one waits."""
-    units = {"a": "exit 3", "b": "wait_for gate", "c": "exit 0"}
-    run = SlurmRun(place / "run", units, {})
-    program = run.write()
-    program["workflow_dir_local"] = str(program["workflow_dir_local"])
-    options = {"poll_interval": POLL_S, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0], **ONE_EACH}
-    told = place / "told.jsonl"
-    request_ = json.dumps({"arguments": program, "options": options, "told": str(told)})
-    with subprocess.Popen([sys.executable, "-m", "tests.helpers.slurm_runner", request_], cwd=ROOT) as runner:
-        try:
-            assert eventually(lambda: len(handles(told)) == 3, 30)
-            run.place_of("b")
-        finally:
-            runner.send_signal(signal.SIGKILL)
-    if "controller" in meanwhile:
-        slurm_lab.wait_until_saved()
-        slurm_lab.crash_slurmctld()
-        slurm_lab.start_slurmctld()
-    assert slurm_lab.jobs(), "the units ended with their runner"
-    run.open("gate")
-    left = [*handles(told).values()]
-    if "answer" in meanwhile:  # to sbatch: the number of the job was not known yet
-        left = [replace(unit, handle="?" + (unit.handle or "").lstrip("0123456789")) for unit in left]
-    ends = adopt(place / "run" / "run", left)
-    labels = [f"0_par_{number:07d}" for number in range(3)]
-    assert ends == dict(zip(labels, (["task error", 3], ["done", 0], ["done", 0]), strict=True))
-    assert sorted(fields[0] for fields in run.started()) == ["a", "b", "c"]
-    assert slurm_lab.leftovers_after(5) == []
-
-
-def handles(told: Path) -> dict[str, Unit]:
-    """The units with the last handle that was told of each."""
-    if not told.exists():
-        return {}
-    lines = [json.loads(line)["unit"] for line in told.read_text().splitlines()]
-    units = [Unit(**{**unit, "task_command": tuple(unit["task_command"])}) for unit in lines]
-    return {unit.stem: unit for unit in units if unit.handle}
 
 
 def test_worker_init(start_run: StartRun) -> None:

@@ -90,6 +90,25 @@ def test_what_is_no_folder_is_left_alone(
     assert remote.is_symlink() if kind != "file" else remote.read_text() == "data"
 
 
+def test_a_remote_folder_that_is_the_local_one_by_another_path(start_run: StartRun, place: Path) -> None:
+    """Its files are not emptied while they are read."""
+    local = place / "run-0" / "run"
+    local.mkdir(parents=True)
+    (place / "link").symlink_to(local)
+    numbers = "".join(f"{number}\n" for number in range(1, 200_001))
+    run = start_run({"a": "seq 200000"}, workflow_dir_remote=place / "link")
+    run.must_end(30)
+    assert numbers in logs(run)
+
+
+def test_a_remote_folder_that_cannot_be_told_from_others(start_run: StartRun, place: Path) -> None:
+    run = start_run({"a": GOOD}, workflow_dir_remote=place / "a" / ".." / "b")
+    run.wait(30)
+    assert isinstance(run.error, InvalidInputError), run.story()
+    assert "without `..`" in str(run.error)
+    assert not (place / "b").exists()
+
+
 def test_a_remote_folder_may_be_somebody_elses(start_run: StartRun, place: Path) -> None:
     """As long as the user can write there. It keeps its mode."""
     remote = place / "open"

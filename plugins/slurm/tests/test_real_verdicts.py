@@ -106,6 +106,16 @@ def test_out_of_memory_where_slurm_looks(start_run: StartRun, script: str) -> No
 
 
 @POLL
+def test_steps_that_slurm_ended_for_their_memory(start_run: StartRun) -> None:
+    """SLURM's word is in what srun said, whether or not the unit's end was noted before the step's."""
+    options = {"mem": 100, "tasks_per_job": 7, "parallel_tasks_per_job": 7}
+    hogs = dict.fromkeys(("h1", "h2", "h3"), f"{SLOW_HOG}; exit 0")
+    run = start_run({"a": "sleep 1", **hogs, "bad": "exit 3", "killed": "kill -9 $$"}, options)
+    oom = dict.fromkeys(hogs, Cause.OUT_OF_MEMORY)
+    run.must_end(60, bad=Cause.TASK_ERROR, killed=Cause.KILLED, **oom)
+
+
+@POLL
 def test_units_behind_one_that_took_all_with_it_run_all_the_same(start_run: StartRun) -> None:
     run = start_run({"a": "exit 0", "hog": SLOW_HOG, "b": "exit 0", "c": "exit 3"}, {"mem": 100, **TOGETHER})
     run.must_end(60, hog=Cause.OUT_OF_MEMORY, c=Cause.TASK_ERROR)

@@ -5,7 +5,7 @@ fb_last=$((fb_first + fb_units_each - 1))
 fb_awk=awk fb_known=
 if command -v mawk >/dev/null; then fb_awk=mawk fb_known=1; fi # the quickest
 read -r fb_begun fb_rest </proc/uptime
-echo "job $fb_host" >>"$fb_receipt" || exit 1
+echo "job $fb_host $fb_limit" >>"$fb_receipt" || exit 1
 
 # Run the units of lines $1 to $2, and note how they ended. $3: what names the file with the number of a unit's group.
 # More arguments: what starts awk.
