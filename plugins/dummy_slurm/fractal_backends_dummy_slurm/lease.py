@@ -93,6 +93,8 @@ def _take_lock(folder: Path) -> int | None:
         lock = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:  # a controller that ends removes the folder
         return None
+    except NotADirectoryError as error:
+        raise DummySlurmError(f"{folder} is no folder; {FOLDER_VARIABLE} has to name one.") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.path.samestat(os.fstat(lock), os.stat(mark)):

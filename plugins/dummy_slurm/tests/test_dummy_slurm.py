@@ -73,6 +73,9 @@ def test_files_of_others_are_left_alone(tmp_path: Path, monkeypatch: pytest.Monk
     result = _shell("sinfo")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == f"{folder} holds files of others; name a folder that is new or empty.\n"
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(folder / "data" / "precious"))
+    assert "precious is no folder; DUMMY_SLURM_DIR has to name one." in _shell("sinfo").stderr
+    monkeypatch.setenv("DUMMY_SLURM_DIR", str(folder))
     (folder / "data").rename(tmp_path / "data")
     result = _shell(f"mv {tmp_path}/data {folder}")
     assert result.returncode == 0, result.stderr
@@ -126,8 +129,10 @@ _WRONG_SETTINGS = {
     '{"nodes": [{"name": "n[1-4]", "memory_mb": 0}]}': "In nodes: memory_mb must be more than 0, not 0.",
     '{"nodes": [{"name": "n[1-4]", "cpus": "8"}]}': "In nodes: cpus must be a whole number, not '8'.",
     '{"nodes": [{"name": "n[1-4]", "gpus": -1}]}': "In nodes: gpus cannot be negative, and is -1.",
-    '{"nodes": [{"name": "n[1-x]"}]}': "Names of nodes are like `n1`, or `n[1-4]` for several.",
-    '{"nodes": [{"name": "n[1-4"}]}': "Names of nodes are like `n1`, or `n[1-4]` for several.",
+    '{"nodes": [{"name": "n[1-x]"}]}': "Names of nodes are like `n1`, or `n[1-4]` for ",
+    '{"nodes": [{"name": "n[1-4"}]}': "Names of nodes are like `n1`, or `n[1-4]` for ",
+    '{"nodes": [{"name": "n[1-99999999999]"}]}': "Names of nodes are like `n1`, or `n[1-4]` for ",
+    '{"linger_s": 1e999}': "linger_s must be a finite number, not inf.",
     '{"accounts": {"lab": "ann"}}': "accounts must have a list of texts for each name, not {'lab': 'ann'}.",
     '{"cluster_name": "a b"}': "cluster_name is made of letters, digits, `-` and `_`; not 'a b'.",
     '{"max_array_size": 0}': "max_array_size must be more than 0, not 0.",
@@ -141,6 +146,7 @@ _WRONG_SETTINGS = {
     '{"faults": {"plan": [{"fault": "vanish", "back_s": 1}]}}': "Unknown back_s. Known: on, nth, ",
     '{"faults": {"plan": [{"fault": "silent", "on": "start"}]}}': "silent cannot come with 'start'.",
     '{"faults": {"plan": [{"fault": "vanish", "processes": "x"}]}}': "processes is one of die, live",
+    '{"faults": {"seed": 1, "plan": []}}': "There is either a plan or a seed, not both.",
     '{"faults": {"seed": 1, "amount": 2}}': "Unknown amount. Known: seed, count, ",
     "[]": "In the configuration: expected an object, not [].",
     "{": "is not JSON: ",

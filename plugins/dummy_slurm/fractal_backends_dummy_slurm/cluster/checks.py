@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 _POSITIVE = (
@@ -53,6 +54,8 @@ def _is_texts(value: Any) -> bool:
 
 
 def _number_problem(name: str, value: float) -> str | None:
+    if not math.isfinite(value):
+        return f"{name} must be a finite number, not {value}"
     if name in _POSITIVE:
         return None if value > 0 else f"{name} must be more than 0, not {value}"
     return None if value >= 0 else f"{name} cannot be negative, and is {value}"

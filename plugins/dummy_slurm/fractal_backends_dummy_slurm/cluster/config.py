@@ -225,7 +225,7 @@ def _cross_check(config: ClusterConfig) -> list[str]:
     try:
         return wrong + _check_names(config)
     except ValueError:
-        return [*wrong, "Names of nodes are like `n1`, or `n[1-4]` for several."]
+        return [*wrong, "Names of nodes are like `n1`, or `n[1-4]` for up to 65536 of them."]
 
 
 def _check_names(config: ClusterConfig) -> list[str]:

@@ -74,6 +74,8 @@ class Fault:
 
 def plan(values: dict[str, Any]) -> list[Fault]:
     """What the configuration says. Raises FaultError with all that is wrong, a line each."""
+    if "seed" in values and "plan" in values:
+        raise FaultError("There is either a plan or a seed, not both.")
     if "seed" in values:
         kinds = values.get("kinds")
         wrong = _problems(values, _RANDOM) + _unknown_kinds(kinds if isinstance(kinds, list) else [])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+_MOST = 65_536
+"""Of a range, as SLURM has it."""
 _PART = re.compile(r"([^,\[\]]*)(?:\[([^\]]*)\])?(?:,|$)")
 
 
@@ -19,6 +21,8 @@ def expand(text: str) -> list[str]:
             last = last or first
             if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
                 raise ValueError(f"_parse_single_range: Invalid range: `{item}'")
+            if int(last) - int(first) >= _MOST:
+                raise ValueError(f"_parse_single_range: Too many hosts in range `{item}'")
             width = len(first)
             names += [f"{prefix}{number:0{width}d}" for number in range(int(first), int(last) + 1)]
     return names

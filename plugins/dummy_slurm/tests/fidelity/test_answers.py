@@ -59,6 +59,8 @@ _MALFORMED = [
     "--kill-on-invalid-dep=maybe",
     "--nodelist=n[x]",
     "--nodelist=n[3-2]",
+    "--nodelist=n[1-99999999999]",
+    "--exclude=n[1-99999999999]",
     "--nodelist=n[]",
     "--exclude=n[x]",
     "--nodelist=nope[2-3] --nodes=1",
