@@ -173,6 +173,8 @@ def _not_of_the_script(variable: str) -> None:
 def _variable(name: str) -> str:
     if not _VARIABLE.fullmatch(name):
         raise ValueError("must be the name of an environment variable")
+    if name == "PATH":
+        raise ValueError("PATH cannot be a single folder, in which no command would be found")
     _not_of_the_script(name)
     return name
 

@@ -253,6 +253,12 @@ def test_what_the_job_script_goes_by_is_exported_nowhere(site: Callable[[Any], N
     assert told in problem
 
 
+def test_a_search_path_is_no_folder(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"mem": 1}, "user_local_exports": {"PATH": "bin"}})
+    (problem,) = problems()
+    assert "PATH cannot be a single folder" in problem
+
+
 def test_a_section_that_is_no_object(site: Callable[[Any], None]) -> None:
     site({"batching_config": 3, "default_slurm_config": {"mem": 1}})
     assert problems() == ["the configuration file ./site.json: batching_config: must be an object, not 3"]
