@@ -100,8 +100,9 @@ def _problems_of_arguments(run: RunInfo) -> Iterable[str]:
                 f"slurm_user={user!r} needs a workflow_dir_remote, where that user may write: the run's"
                 f" folder {run.workflow_dir_local} is private to the user who runs the workflow"
             )
-    if run.workflow_dir_remote != run.workflow_dir_local and ".." in run.workflow_dir_remote.parts:
-        yield f"workflow_dir_remote: {run.workflow_dir_remote} must be a path without `..`"
+    remote = run.workflow_dir_remote
+    if remote != run.workflow_dir_local and (".." in remote.parts or remote == remote.parent):
+        yield f"workflow_dir_remote: {remote} must be a folder of its own, and a path without `..`"
     if run.slurm_account is not None and not _ACCOUNT.fullmatch(run.slurm_account):
         yield f"slurm_account: {run.slurm_account!r} is not the name of an account"
 

@@ -101,11 +101,12 @@ def test_a_remote_folder_that_is_the_local_one_by_another_path(start_run: StartR
     assert numbers in logs(run)
 
 
-def test_a_remote_folder_that_cannot_be_told_from_others(start_run: StartRun, place: Path) -> None:
-    run = start_run({"a": GOOD}, workflow_dir_remote=place / "a" / ".." / "b")
+@pytest.mark.parametrize("where", ["a/../b", "/"])
+def test_a_remote_folder_has_a_place_of_its_own(start_run: StartRun, place: Path, where: str) -> None:
+    run = start_run({"a": GOOD}, slurm_user=USERS[0], workflow_dir_remote=place / where)
     run.wait(30)
     assert isinstance(run.error, InvalidInputError), run.story()
-    assert "without `..`" in str(run.error)
+    assert "a path without `..`" in str(run.error)
     assert not (place / "b").exists()
 
 
