@@ -10,8 +10,7 @@ from fractal_backends import Cause, Outcome, Unit
 
 from .places import Place
 from .scheduler import Scheduler
-from .submission import UNITS_FILE, Handle, Submission
-from .verdicts import without_receipts
+from .submission import Handle, Submission
 
 
 @dataclass
@@ -25,7 +24,7 @@ class Adopted:
     lost: list[tuple[Unit, Outcome]] = field(default_factory=list)
 
 
-def adopted(units: Sequence[Unit], place: Place) -> Adopted:
+def adopted(units: Sequence[Unit]) -> Adopted:
     """The submissions that units with handles belong to."""
     found = Adopted()
     by_folder: dict[Path, list[tuple[Handle, Unit]]] = {}
@@ -37,11 +36,7 @@ def adopted(units: Sequence[Unit], place: Place) -> Adopted:
         else:
             by_folder.setdefault(handle.folder, []).append((handle, unit))
     for folder, some in by_folder.items():
-        submission = _submission(folder, some)
-        if submission.job is None and not place.text(folder / UNITS_FILE):
-            found.lost += [(unit, without_receipts(folder)) for _, unit in some]
-            continue
-        found.submissions.append(submission)
+        found.submissions.append(_submission(folder, some))
     return found
 
 

@@ -168,7 +168,7 @@ class SlurmExecutor(UnitExecutor):
         self._queue.forget({tracker.submission.job or "": tracker.submission.name})
 
     def _adopt(self, units: Sequence[Unit], options: SlurmOptions) -> Iterator[UnitEvent]:
-        found = adopted(units, self._place)
+        found = adopted(units)
         for unit, outcome in found.lost:
             yield UnitEvent(unit, UnitState.ENDED, outcome)
         for submission in found.submissions:

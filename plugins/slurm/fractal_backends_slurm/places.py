@@ -266,9 +266,13 @@ def _write(path: Path, content: IO[bytes]) -> None:
     """All of it or nothing; the content may be of this very file, by another path. Raises OSError."""
     new = path.with_name(f".{path.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
-    with open(fd, "wb") as file:
-        shutil.copyfileobj(content, file)
-    new.rename(path)
+    try:
+        with open(fd, "wb") as file:
+            shutil.copyfileobj(content, file)
+        new.rename(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
 
 
 def _add(tar: tarfile.TarFile, path: Path, content: bytes | None) -> None:
