@@ -106,11 +106,11 @@ def test_units_of_a_killed_runner_are_adopted(slurm_lab: SlurmLab, place: Path, 
 
 def test_a_job_is_looked_for_until_the_controller_is_back(slurm_lab: SlurmLab, place: Path) -> None:
     """It has not begun, so that only the controller knows of it."""
-    runner = KilledRunner(place, {"a": "exit 0"}, {"extra_lines": ["#SBATCH --begin=now+10"]})
+    runner = KilledRunner(place, {"a": "exit 0"}, {"extra_lines": ["#SBATCH --begin=now+7"]})
     left = runner.kill_when(lambda: bool(slurm_lab.jobs()))
     slurm_lab.wait_until_saved()
     slurm_lab.crash_slurmctld()
-    back = Timer(4, slurm_lab.start_slurmctld)
+    back = Timer(3, slurm_lab.start_slurmctld)
     back.start()
     try:
         (end,) = runner.adopt(unknown(left), receipt_deadline=1)
