@@ -290,7 +290,7 @@ class Tracker:
             self._end(unit, verdicts.of_interrupted(note, state, words, again), has_output=False)
             return
         outcome = verdicts.of_unstarted(state, words)
-        if self._may_try_again(outcome, state, index):
+        if self._may_try_again(outcome, state, index, words):
             self._close(unit)
             self.retry.append(unit)
         else:
@@ -304,7 +304,7 @@ class Tracker:
         """What srun said of a unit that was a step of its own."""
         return self._place.text(self.submission.folder / f"{unit.label}.step" / "out")
 
-    def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int) -> bool:
+    def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
         if outcome.cause is Cause.CANCELLED or self.submission.adopted:
             return False
         part = self.submission.parts[index]
@@ -313,7 +313,8 @@ class Tracker:
             return True
         # A job that was requeued may come to its end without what its first start had begun with.
         is_over = state is not None and state.state == "COMPLETED"
-        may_pass = is_over or outcome.cause in (Cause.NODE_FAILURE, Cause.LOST)
+        is_lost = outcome.cause in (Cause.NODE_FAILURE, Cause.LOST) or verdicts.was_never_launched(words)
+        may_pass = is_over or is_lost
         return may_pass and self.submission.attempt < _MOST_ATTEMPTS
 
     def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:

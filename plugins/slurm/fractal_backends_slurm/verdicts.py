@@ -40,6 +40,8 @@ _MEMORY = re.compile(
 )
 _TIME = re.compile(r"due to time limit", re.IGNORECASE)
 _CANCELLED = re.compile(r"\bCANCELLED AT\b")
+_LOST_SCRIPT = re.compile(r"execve\(\): .*/slurm_script: No such file")
+"""Of slurmstepd: a node that registers removes what it takes for leftovers, also of a job that it is launching."""
 _NO_STEP = re.compile(r"already completing|Job/step already", re.IGNORECASE)
 """Of srun, when its job ends before a step has begun."""
 _NEVER = re.compile(
@@ -164,6 +166,11 @@ def of_unstarted(state: JobState | None, words: str) -> Outcome:
     elif state.exit_code or state.state == "COMPLETED":
         info += " What comes before its units, worker_init or a shebang that is no shell, may have ended it."
     return Outcome(cause, info)
+
+
+def was_never_launched(words: str) -> bool:
+    """Whether SLURM lost the script of a job before it started it."""
+    return _says(_LOST_SCRIPT, words)
 
 
 def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:

@@ -67,6 +67,24 @@ def test_a_node_is_lost_and_its_units_live_on(start_run: StartRun, slurm_lab: Sl
     assert eventually(lambda: slurm_lab.leftovers() == [], LONG_S), slurm_lab.leftovers()
 
 
+LOSES_SCRIPTS = """#!/bin/sh
+mkdir {place}/lost-1 || mkdir {place}/lost-2 || exit 0
+rm -f {spool}/job*/slurm_script
+"""
+
+
+def test_slurm_loses_the_scripts_of_jobs_that_it_is_launching(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path
+) -> None:
+    """As it may where their node registers: they are submitted again."""
+    prolog = place / "prolog"
+    prolog.write_text(LOSES_SCRIPTS.format(place=place, spool=slurm_lab.place.folder / "spool" / "*"))
+    prolog.chmod(0o755)
+    with slurm_lab.changed(TaskProlog=str(prolog)):
+        run = start_run({"a": "exit 0", "bad": "exit 3", "b": "exit 0"}, {"tasks_per_job": 2})
+        run.must_end(bad=Cause.TASK_ERROR)
+    assert (place / "lost-2").is_dir()
+
 def test_a_unit_ends_on_a_node_that_slurm_cannot_reach(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": GATED, "bad": f"{GATED}; exit 3"}, {**ONE_EACH, "cpus_per_task": 8})
     nodes = [run.place_of(name)[0] for name in ("a", "bad")]
