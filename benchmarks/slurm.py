@@ -15,11 +15,14 @@ from unittest.mock import patch
 from measuring import Row, Settings, dataset, fresh, native_no_op, new_folder, parallel_workflow
 
 from slurm_lab import LabError, Settings as LabSettings, SlurmLab
+from slurm_lab.processes import eventually
 
 UNITS, MANY_UNITS = 1_000, 20_000
 POLL_S = 1.0
 ROUNDS, ROUNDS_OF_THOUSAND = 5, 15
 DEADLINE_S = 600
+QUIET_S = 10
+"""After so long without an end SLURM is asked whether there is still one to come."""
 
 
 def measure(settings: Settings) -> Iterator[Row]:
@@ -51,7 +54,6 @@ def _of_thousand(settings: Settings, lab: SlurmLab) -> Iterator[Row]:
         calls = lab.calls("sbatch")  # the first one only asks
         submission = calls[-1]
         squeues = len(lab.calls("squeue"))
-        _until_idle(lab)
         bare.append(_bare(settings, lab, _array_tasks(submission)))
     for side, times in (("slurm", ours), (f"a bare array of {_array_tasks(submission)}", bare)):
         median = statistics.median(times)
@@ -102,6 +104,7 @@ def _array_tasks(submission: list[str]) -> int:
 
 def _bare(settings: Settings, lab: SlurmLab, array_tasks: int) -> float:
     """An array with the same packing: it starts the same command with the same arguments, each with a log."""
+    _until_idle(lab)
     each = math.ceil(UNITS / array_tasks)
     command = native_no_op(settings.folder)
     with new_folder(settings.folder) as folder:
@@ -118,19 +121,28 @@ echo done >{stem}.done
         begin = time.perf_counter()
         options = (f"--array=0-{array_tasks - 1}", "--nodes=1", "--ntasks=1", f"--output={folder}/%A_%a.out")
         lab.run("sbatch", *options, text=script)
-        _wait_for(folder, array_tasks)
-        return time.perf_counter() - begin
+        is_whole = _have_all_ended(lab, folder, array_tasks)
+        wall_s = time.perf_counter() - begin
+    return wall_s if is_whole else _bare(settings, lab, array_tasks)
 
 
 def _until_idle(lab: SlurmLab) -> None:
     """What was measured before may leave SLURM something to tidy up."""
-    while lab.jobs():
-        time.sleep(0.1)
+    eventually(lambda: not lab.jobs(), DEADLINE_S, "SLURM still has jobs of the round before")
 
 
-def _wait_for(folder: Path, array_tasks: int) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while sum(name.endswith(".done") for name in os.listdir(folder)) < array_tasks:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"the bare array took longer than {DEADLINE_S} s")
+def _have_all_ended(lab: SlurmLab, folder: Path, array_tasks: int) -> bool:
+    """Wait for that; False where SLURM lost some, as it does where a node registers just then."""
+    quiet_since, done = time.monotonic(), 0
+    while done < array_tasks:
         time.sleep(0.05)
+        now, before = time.monotonic(), done
+        done = sum(name.endswith(".done") for name in os.listdir(folder))
+        if done > before:
+            quiet_since = now
+        elif now > quiet_since + QUIET_S and not lab.jobs():
+            print(f"  SLURM lost {array_tasks - done} tasks of the bare array, which is measured again")
+            return False
+        elif now > quiet_since + DEADLINE_S:
+            raise TimeoutError(f"no task of the bare array has ended for {DEADLINE_S} s")
+    return True

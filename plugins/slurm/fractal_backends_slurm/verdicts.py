@@ -41,7 +41,7 @@ _MEMORY = re.compile(
 _TIME = re.compile(r"due to time limit", re.IGNORECASE)
 _CANCELLED = re.compile(r"\bCANCELLED AT\b")
 _LOST_SCRIPT = re.compile(r"execve\(\): .*/slurm_script: No such file")
-"""Of slurmstepd: a node that registers removes what it takes for leftovers, also of a job that it is launching."""
+"""Of slurmstepd: a node that registers takes the script of a job that it is launching for a leftover."""
 _NO_STEP = re.compile(r"already completing|Job/step already", re.IGNORECASE)
 """Of srun, when its job ends before a step has begun."""
 _NEVER = re.compile(

@@ -85,6 +85,7 @@ def test_slurm_loses_the_scripts_of_jobs_that_it_is_launching(
         run.must_end(bad=Cause.TASK_ERROR)
     assert (place / "lost-2").is_dir()
 
+
 def test_a_unit_ends_on_a_node_that_slurm_cannot_reach(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": GATED, "bad": f"{GATED}; exit 3"}, {**ONE_EACH, "cpus_per_task": 8})
     nodes = [run.place_of(name)[0] for name in ("a", "bad")]

@@ -11,7 +11,7 @@ from tests.helpers.slurm_fixtures import Begun, Same
 from tests.helpers.slurm_sites import ACCOUNTED, PATIENT, Site
 
 # What a shell says of its children's ends is a matter of chance: they may all end at the same time.
-_STUBBORN = "exec 2>/dev/null; trap 'echo told' TERM; sleep 60 & echo ready; wait; trap '' TERM; exec sleep 61"
+_STUBBORN = "exec 2>&-; trap 'echo told' TERM; sleep 60 & echo ready; wait; trap '' TERM; exec sleep 61"
 _TOLD = ["echo ready; exec sleep 60", "trap 'echo told; exit 7' TERM; sleep 60 & echo ready; wait", _STUBBORN]
 _OFF = "reason=test"
 
