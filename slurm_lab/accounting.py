@@ -10,6 +10,9 @@ from .machine import RUNNER, USERS, program
 from .processes import Daemon, eventually, run
 from .settings import DATABASE, PASSWORD, Place, my_cnf, slurmdbd_conf
 
+_UNTIL_STOPPED = 'until "$@" || ! [ -e "$0" ]; do sleep 0.1; done'
+"""MariaDB was seen to end by a segmentation fault: then it is started again, as any service is."""
+
 
 class Accounting:
     """MariaDB and slurmdbd."""
@@ -68,8 +71,9 @@ class Accounting:
                 "mariadb-install-db", options, "--user=mysql", authentication, "--skip-test-db", env=self._env
             )
         if self._database.pid is None:
+            command = ("sh", "-c", _UNTIL_STOPPED, str(self._options), *self._database.command)
             in_background = 'exec setsid --fork "$@" </dev/null >/dev/null 2>&1'
-            run("sh", "-c", in_background, "sh", *self._database.command, env=self._env)
+            run("sh", "-c", in_background, "sh", *command, env=self._env)
         socket = f"--socket={data}/mysql.sock"
         eventually(lambda: self._succeeds("mariadb-admin", "--no-defaults", socket, "ping"), 60, "no MariaDB")
         statements = (

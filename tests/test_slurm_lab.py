@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -122,6 +123,19 @@ def test_accounts(slurm_lab: SlurmLab) -> None:
         slurm_lab.run(*states)
     slurm_lab.start_slurmdbd()
     slurm_lab.run(*states)
+
+
+@pytest.mark.slurm(Settings(accounting=True))
+def test_the_database_crashes(slurm_lab: SlurmLab) -> None:
+    os.kill(int((slurm_lab.folder / "mysql" / "mysql.pid").read_text()), signal.SIGSEGV)
+    job = submit(slurm_lab, "exit 3")
+
+    def is_accounted() -> bool:
+        with suppress(Exception):
+            return "FAILED" in slurm_lab.run("sacct", "--noheader", f"--jobs={job}", "--format=State")
+        return False
+
+    assert eventually(is_accounted, 30)
 
 
 def test_the_runner_may_do_as_others_what_the_plugin_needs_and_no_more(slurm_lab: SlurmLab) -> None:
