@@ -62,6 +62,7 @@ class JobScript:
             f"# {' '.join(self.title.split())}",
             *(f"unset {name}" for name in self.unset),
             f"cd {shlex.quote(self.home)} || exit 1",
+            f"export FRACTAL_MARK={shlex.quote(os.path.basename(self.folder))}_$SLURM_ARRAY_TASK_ID.$$",
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
             *self._before_units(),
             "unset IFS; set +aefuvxC",  # whatever the lines above made of them

@@ -153,17 +153,23 @@ class Tracker:
                 return
 
     def _look_at_receipts(self) -> Iterator[UnitEvent]:
-        touched, self._touched = self._touched, {}
-        for label in touched:
-            if label not in self._open:
-                continue
-            index, unit = self._open[label]
-            note = self.submission.receipts.notes[label]
-            if note.started_at is not None and label not in self._started:
-                self._started.add(label)
-                handle = self.submission.handle(index, note.job)
-                yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
-            self._judge_by_receipt(unit, note, index)
+        notes = self.submission.receipts.notes
+        touched, self._touched = [label for label in self._touched if label in self._open], {}
+        # Ends first: what follows in the same array task must not be told to run beside what it followed.
+        for label in [label for label in touched if notes[label].end is not None]:
+            yield from self._look_at_receipt(label)
+        yield from self._bring_home()
+        for label in [label for label in touched if label in self._open]:
+            yield from self._look_at_receipt(label)
+
+    def _look_at_receipt(self, label: str) -> Iterator[UnitEvent]:
+        index, unit = self._open[label]
+        note = self.submission.receipts.notes[label]
+        if note.started_at is not None and label not in self._started:
+            self._started.add(label)
+            handle = self.submission.handle(index, note.job)
+            yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
+        self._judge_by_receipt(unit, note, index)
 
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)

@@ -100,7 +100,7 @@ def _shebang(text: str) -> str:
     return text
 
 
-_OF_THE_SCRIPT = re.compile(r"SLURM_(ARRAY_\w+|JOB_ID|MEM_PER_\w+)|SLURMD_NODENAME|fb_\w+")
+_OF_THE_SCRIPT = re.compile(r"SLURM_(ARRAY_\w+|JOB_ID|MEM_PER_\w+)|SLURMD_NODENAME|FRACTAL_MARK|fb_\w+")
 
 
 def sbatch_options(line: str) -> list[tuple[str, str]]:

@@ -131,7 +131,7 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
         return Outcome(Cause.NODE_FAILURE, f"It ran on {note.host} when {how}; it was not started again.")
     if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its job on {note.host}.{_said(words)}")
-    if state is None:
+    if state is None or (state.state in UNENDED and not state.of_controller):  # see `of_unstarted`
         return Outcome(
             Cause.LOST, f"It was started on {note.host} by job {note.job}, which SLURM knows no more."
         )

@@ -85,7 +85,7 @@ class Node:
             "PATH": str(self._programs),
             "SLURM_ARRAY_JOB_ID": job,
             "SLURM_ARRAY_TASK_ID": str(index),
-            "SLURM_JOB_ID": f"{job}-{time.monotonic_ns()}",
+            "SLURM_JOB_ID": job,
             "SLURMD_NODENAME": "n1",
         }
         subprocess.run([*self._shell, str(path)], env=env, timeout=60, check=False)
@@ -149,6 +149,16 @@ def test_what_left_the_group_ends_with_the_job_script(node: Node) -> None:
     node.run(f"setsid sleep 60 & echo $! >{_q(pid)}; until pgrep -s $!; do :; done", "true")
     state = Path("/proc", pid.read_text().strip(), "status")
     assert eventually(lambda: not state.exists() or "zombie" in state.read_text(), 5)
+
+
+def test_jobs_of_other_clusters_with_the_same_number_are_left_alone(plain_node: Node) -> None:
+    names = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, **names}) as other:
+        try:
+            plain_node.run("setsid sleep 60 & until pgrep -s $!; do :; done")
+            assert other.poll() is None
+        finally:
+            other.kill()
 
 
 def _q(path: Path) -> str:

@@ -68,7 +68,7 @@ def test_what_is_no_time(time: Any) -> None:
         ],
         *[("user_local_exports", {"A": "/abs"}), ("user_local_exports", {"A": "a/../../b"})],
         *[("user_local_exports", {"A=B": "a"}), ("user_local_exports", {"A": "a\nb"})],
-        *[("user_local_exports", {name: "a"}) for name in ("SLURM_JOB_ID", "fb_unit", "SLURMD_NODENAME")],
+        *[("user_local_exports", {name: "a"}) for name in ("SLURM_JOB_ID", "fb_unit", "FRACTAL_MARK")],
         *[("poll_interval", 0), ("poll_interval", -1), ("tasks_per_job", 0), ("unheard_of", 1)],
     ],
 )

@@ -36,6 +36,13 @@ def test_what_worker_init_prints_is_no_word_of_slurm(start_run: StartRun) -> Non
     run.must_end(killed=Cause.KILLED, script=Cause.LOST)
 
 
+def test_units_in_turn_are_told_in_turn(start_run: StartRun) -> None:
+    run = start_run(dict.fromkeys("abc", "sleep 0.5"), TOGETHER)
+    run.must_end()
+    told = [(run.name(e), e.state) for e in run.events if e.state is not UnitState.QUEUED]
+    assert told == [(name, state) for name in "abc" for state in (UnitState.STARTED, UnitState.ENDED)]
+
+
 @pytest.mark.parametrize("options", [ONE_EACH, TOGETHER, AT_ONCE], ids=["apart", "in turn", "at once"])
 def test_a_unit_has_its_own_time(start_run: StartRun, options: dict[str, int]) -> None:
     begin = time.monotonic()

@@ -160,7 +160,11 @@ def test_umask(same: Same) -> None:
     script = f"{shows}; {_STEP} /bin/sh -c {shlex.quote(shows)}; umask 007; {_STEP} /bin/sh -c umask"
 
     def scenario(site: Site) -> list[Any]:
-        jobs = {"all": site.submit(script), "none": site.submit(shows, "--export=NONE")}
+        room = (
+            "--mem=500",
+            "--cpus-per-task=2",
+        )  # for a step while SLURM tidies up the one before
+        jobs = {"all": site.submit(script, *room), "none": site.submit(shows, "--export=NONE")}
         seen = site.ended(jobs)
         return [seen, *(oct(path.stat().st_mode) for path in sorted(site.folder.glob("*.out")))]
 

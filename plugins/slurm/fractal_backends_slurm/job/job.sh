@@ -78,8 +78,9 @@ fb_may_be_left() {
     return 0
 }
 
-# End what the units left behind: all in the job's control group, or where there is none, what has the numbers of job and
-# array task in its environment. A controller that forgot jobs uses their numbers again.
+# End what the units left behind: all in the job's control group, or where there is none, what has the mark of this start in
+# its environment. The number of the job would not do: other clusters have the same ones, and a controller that forgot jobs
+# uses theirs again.
 fb_group=
 while IFS=: read -r fb_number fb_kind fb_path; do
     case $fb_kind:$fb_path in
@@ -92,8 +93,7 @@ if [ -r "$fb_group/cgroup.procs" ]; then
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid"; fi
     done <"$fb_group/cgroup.procs" 2>/dev/null
 elif fb_may_be_left; then
-    for fb_environment in $(grep -lsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" /proc/[0-9]*/environ); do
-        grep -qsz "^SLURM_ARRAY_TASK_ID=$SLURM_ARRAY_TASK_ID\$" "$fb_environment" || continue
+    for fb_environment in $(grep -lsz "^FRACTAL_MARK=$FRACTAL_MARK\$" /proc/[0-9]*/environ); do
         fb_pid=${fb_environment%/environ}
         fb_pid=${fb_pid#/proc/}
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
