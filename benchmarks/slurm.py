@@ -141,7 +141,7 @@ def _have_all_ended(lab: SlurmLab, folder: Path, array_tasks: int) -> bool:
         if done > before:
             quiet_since = now
         elif now > quiet_since + QUIET_S and not lab.jobs():
-            print(f"  SLURM lost {array_tasks - done} tasks of the bare array, which is measured again")
+            print(f"  SLURM lost {array_tasks - done} of the bare array tasks; they are measured again")
             return False
         elif now > quiet_since + DEADLINE_S:
             raise TimeoutError(f"no task of the bare array has ended for {DEADLINE_S} s")
