@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -159,6 +160,16 @@ def test_jobs_of_other_clusters_with_the_same_number_are_left_alone(plain_node: 
             assert other.poll() is None
         finally:
             other.kill()
+
+
+def test_jobs_that_a_unit_submits_are_left_alone(plain_node: Node) -> None:
+    """They inherit its environment, with a number of their own."""
+    pid = plain_node.place / "pid"
+    until_orphan = "until pgrep -s $!; do :; done"
+    plain_node.run(f"SLURM_JOB_ID=8 setsid sleep 60 & echo $! >{_q(pid)}; {until_orphan}")
+    other = int(pid.read_text())
+    assert "sleeping" in Path(f"/proc/{other}/status").read_text()
+    os.kill(other, signal.SIGKILL)
 
 
 def _q(path: Path) -> str:

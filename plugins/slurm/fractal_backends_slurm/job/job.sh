@@ -78,9 +78,9 @@ fb_may_be_left() {
     return 0
 }
 
-# End what the units left behind: all in the job's control group, or where there is none, what has the mark of this start in
-# its environment. The number of the job would not do: other clusters have the same ones, and a controller that forgot jobs
-# uses theirs again.
+# End what the units left behind: all in the job's control group, or where there is none, what has the mark of this start and
+# the number of the job in its environment. The number alone would not do: other clusters have the same ones, and a
+# controller that forgot jobs uses theirs again. Nor would the mark: a job that a unit submits inherits it.
 fb_group=
 while IFS=: read -r fb_number fb_kind fb_path; do
     case $fb_kind:$fb_path in
@@ -94,6 +94,7 @@ if [ -r "$fb_group/cgroup.procs" ]; then
     done <"$fb_group/cgroup.procs" 2>/dev/null
 elif fb_may_be_left; then
     for fb_environment in $(grep -lsz "^FRACTAL_MARK=$FRACTAL_MARK\$" /proc/[0-9]*/environ); do
+        grep -qsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" "$fb_environment" || continue
         fb_pid=${fb_environment%/environ}
         fb_pid=${fb_pid#/proc/}
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
