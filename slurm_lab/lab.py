@@ -139,11 +139,21 @@ class SlurmLab:
         """End all jobs and daemons, and remove all that there was of it."""
         for daemon in [*map(self._daemon_of, self.nodes), self.slurmctld]:
             daemon.kill()
+        try:
+            eventually(self._jobs_are_gone, START_S, "processes of jobs or their cgroups cannot be removed")
+        finally:
+            self._give_back()
+
+    def _jobs_are_gone(self) -> bool:
+        """Try to; a process that is ending keeps its cgroup for a moment longer than its command line."""
         end(self.processes(), 0)
-        self._accounting.stop()
-        for path in CGROUPS.glob("*/slurm_*"):
-            if path.name.removeprefix("slurm_") in self.nodes:
+        for node in self.nodes:
+            for path in CGROUPS.glob(f"*/slurm_{node}"):
                 _remove_cgroup(path)
+        return not any(list(CGROUPS.glob(f"*/slurm_{node}")) for node in self.nodes)
+
+    def _give_back(self) -> None:
+        self._accounting.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
         machine.give_back(self.place)
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import eventually
 from fractal_backends import Cause, InvalidInputError, UnitState
 from slurm_lab import Settings, SlurmLab
+from slurm_lab.processes import parent_of
 from tests.helpers.slurm_runs import LONG_S, SlurmRun, StartRun, until_asked_again
 
 QUICK = Settings(slurmd_timeout_s=5, message_timeout_s=5)
@@ -244,10 +245,8 @@ def test_a_job_is_killed_by_a_signal_from_outside(start_run: StartRun, slurm_lab
 def test_a_job_script_is_killed_from_outside(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """SLURM says so, which is why no word of it is waited for until the deadline."""
     run = start_run({"a": "sleep 300", "b": "exit 0"}, {"tasks_per_job": 1, "receipt_deadline": 60})
-    job = run.place_of("a")[1].partition("_")[0]
-    scripts = [pid for pid, command in slurm_lab.processes().items() if "slurm_script" in command]
-    assert len(scripts) == 1, (job, slurm_lab.processes())
-    os.kill(scripts[0], signal.SIGKILL)
+    awk = parent_of(int(run.place_of("a")[2]))
+    os.kill(parent_of(awk), signal.SIGKILL)
     run.must_end(30, a=Cause.KILLED)
 
 
