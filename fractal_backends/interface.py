@@ -175,9 +175,9 @@ class TaskPart:
 
     @property
     def name(self) -> str:
-        """What error messages call it, like the source of its options in the task's meta."""
-        part = "meta_parallel" if self.parallel else "meta_non_parallel"
-        return f"task {self.task.order} ({self.task.name!r}), {part}"
+        """What messages call it."""
+        part = "parallel" if self.parallel else "non-parallel"
+        return f"task {self.task.order} ({self.task.name!r}), {part} part"
 
 
 class Cause(StrEnum):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Strict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, Strict, ValidationError
 from pydantic.types import PositiveInt
 
 _MEMORY = re.compile(r"(?i)(\d+)\s*([KMGT])?B?")
@@ -39,10 +39,25 @@ MemoryMB = Annotated[StrictPositiveInt, BeforeValidator(_parse_memory)]
 """An amount of memory in MB: a whole number, or text with a unit such as `"4G"`."""
 
 
+class _Origins(dict[str, str]):
+    """Names of sources by option. Always equal: options are the same where their values are."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Origins)
+
+    __hash__ = None
+
+
 class Options(BaseModel):
     """Base of every backend's options. Fields need defaults; their descriptions are shown to users."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    _origins: _Origins = PrivateAttr(default_factory=_Origins)
+
+    def origin(self, option: str) -> str | None:
+        """The name of the source that an option's value comes from; None where it has its default."""
+        return self._origins.get(option)
 
     def contradictions(self) -> Iterable[tuple[Sequence[str], str]]:
         """What is wrong with values that are right one by one: the names of the options, and a sentence.
@@ -97,6 +112,7 @@ def merge_options(model: type[OptionsT], sources: Sequence[Source]) -> tuple[Opt
             names = " + ".join(source.name for source in sources)
             problems = [f"{names}: {_text(detail)}" for detail in error.errors()]
         return None, problems
+    options._origins.update(origins)
     for fields, text in options.contradictions():
         names = " + ".join(dict.fromkeys(origins[field] for field in fields if field in origins))
         problems.append(f"{names}: {text}" if names else text)

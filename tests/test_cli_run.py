@@ -597,6 +597,6 @@ def test_problems_that_the_backend_sees_in_the_whole_run_refuse_it(explainer: Pa
     more = ("--option", "dial=7", *(("--dry-run",) if dry else ()))
     result = explained(explainer, *more)
     assert result.code == 2
-    assert "task 0 ('Measure'), meta_parallel: dial=7" in result.err
-    assert "task 1 ('Both'), meta_non_parallel: dial=7" in result.err
+    assert "task 0 ('Measure'), parallel part: dial=7" in result.err
+    assert "task 1 ('Both'), non-parallel part: dial=7" in result.err
     assert not (explainer / "run").exists()

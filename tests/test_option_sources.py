@@ -114,7 +114,9 @@ def test_a_source_that_is_not_used_gives_nothing(tmp_path: Path, monkeypatch: py
     )
     task = {"task": {"name": "t", "type": "parallel", "command_parallel": "true"}}
     prepared = ProfileBackend().prepare({"task_list": [task]}, {"zarr_dir": "/z"})
-    assert prepared.tasks[0].parallel_options == Range(low=1)
+    options = prepared.tasks[0].parallel_options
+    assert options == Range(low=1)
+    assert (options.origin("low"), options.origin("high")) == ("profile usual", None)
 
 
 class Lists(Options):

@@ -51,7 +51,7 @@ class Preflight:
             if not problems and self._is_lasting(refusal, options):
                 if refusal == self._refusal([]):
                     raise SchedulerError(refusal, may_pass=False)
-                problems = [f"{' '.join(map(_as_option, asked))}: {refusal}"]
+                problems = [f"{' '.join(_as_option(one) for one in asked)}: {refusal}"]
             yield from problems
 
     def _limits_of(self, partition: str | None) -> SiteLimits:
@@ -76,7 +76,7 @@ class Preflight:
             says_nothing = is_elsewhere and _OF_THE_MOMENT.search(refusal)
             if is_its_fault and not says_nothing:
                 is_elsewhere = is_elsewhere or one.startswith("--partition=")
-                problems.append(f"{_as_option(one)}: {refusal}")
+                problems.append(f"{_as_option(one)}{_origin(one, options)}: {refusal}")
             else:
                 accepted.append(one)
                 before = refusal
@@ -112,5 +112,22 @@ class Preflight:
 
 def _as_option(asked: str) -> str:
     """An argument of sbatch, or a line for it, as the user knows it."""
-    name, equals, value = asked.removeprefix("--").partition("=")
-    return f"{name.replace('-', '_')}{equals}{value}" if asked.startswith("--") else f"extra_lines: {asked!r}"
+    if not asked.startswith("--"):
+        return f"extra_lines: {asked!r}"
+    return f"{_name(asked)}{''.join(asked.partition('=')[1:])}"
+
+
+def _origin(asked: str, options: SlurmOptions) -> str:
+    """Where an argument or a line comes from, to be read behind it; empty where no source says it."""
+    option = _name(asked) if asked.startswith("--") else "extra_lines"
+    if option == "account":
+        account = asked.partition("=")[2]
+        known = (name for name in ("account", "default_account") if getattr(options, name) == account)
+        source = next(map(options.origin, known), "slurm_account")
+    else:
+        source = options.origin("mem" if option == "mem_per_cpu" else option)
+    return f" (from {source})" if source else ""
+
+
+def _name(argument: str) -> str:
+    return argument.removeprefix("--").partition("=")[0].replace("-", "_")

@@ -168,19 +168,20 @@ def _without_gpu_section(meta: Source, given: Source) -> Source:
 
 
 def _together(sources: list[Source]) -> list[Source]:
-    """Without what later sources set in another way; the last that has extra lines gets those of all."""
+    """Without what later sources set in another way; after the last that has extra lines one with all."""
     result = [
         _without(source, [key for key in source.values if _is_replaced(key, source, sources[place + 1 :])])
         for place, source in enumerate(sources)
     ]
-    lines: list[str] = []
+    lines: list[tuple[str, str]] = []
     for source in sources:
         new = _effects(source.values)
-        lines = [line for line in lines if not _effects_of_line(line) & new] + _lines(source.values)
+        lines = [(line, name) for line, name in lines if not _effects_of_line(line) & new]
+        lines += [(line, source.name) for line in _lines(source.values)]
     carriers = [place for place, source in enumerate(sources) if _lines(source.values)]
     if carriers:
-        last = result[carriers[-1]]
-        result[carriers[-1]] = replace(last, values={**last.values, "extra_lines": lines})
+        name = " + ".join(dict.fromkeys(name for _, name in lines))
+        result.insert(carriers[-1] + 1, Source(name, {"extra_lines": [line for line, _ in lines]}))
     return result
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ TOLD = [
 
 
 def problems(place: Path, *metas: Json, backend: str = "slurm", **options: Any) -> list[str]:
-    """What is told of a workflow with these metas, without the names of tasks."""
+    """What is told of a workflow with these metas, without the names of tasks and metas."""
     task = {"name": "t", "type": "non_parallel", "command_non_parallel": "true"}
     chosen = get_backend(backend, options=options)
     workflow = {"task_list": [{"task": task, "meta_non_parallel": meta} for meta in metas]}
@@ -42,7 +44,8 @@ def problems(place: Path, *metas: Json, backend: str = "slurm", **options: Any) 
         assert [line.split(",")[0] for line in error.problems] == sorted(
             line.split(",")[0] for line in error.problems
         )
-        return [line.partition("meta_non_parallel: ")[2] for line in error.problems]
+        told = [line.partition("non-parallel part: ")[2] for line in error.problems]
+        return [re.sub(r" \(from task \d \('t'\), meta_non_parallel\)", "", line) for line in told]
     return []
 
 
@@ -59,6 +62,27 @@ def test_all_that_is_wrong_is_told_at_once(place: Path, slurm_lab: SlurmLab) -> 
     ]
     assert all("--test-only" in words for words in slurm_lab.calls("sbatch"))
     assert slurm_lab.jobs() == {}
+
+
+@pytest.mark.slurm(Settings(accounting=True))
+def test_where_it_comes_from_is_told(
+    place: Path, slurm_lab: SlurmLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = {
+        "default_slurm_config": {"partition": "none", "account": "nobody", "extra_lines": ["#SBATCH --nope"]},
+        "gpu_slurm_config": {"partition": "nowhere"},
+    }
+    file = place / "site.json"
+    file.write_text(json.dumps(site))
+    monkeypatch.setenv("FRACTAL_SLURM_CONFIG_FILE", str(file))
+
+    told = problems(place, {}, {"needs_gpu": True, "extra_lines": ["#SBATCH --neither"]}, constraint="nope")
+    origins = [re.findall(r"^(\w+).* \(from (.*?)\): sbatch", line)[0] for line in told]
+    default, gpu = (f"the configuration file {file}, {name}_slurm_config" for name in ("default", "gpu"))
+    of_both = [("account", default), ("constraint", "the backend's options")]
+    assert sorted(origins[:4]) == sorted([*of_both, ("partition", default), ("extra_lines", default)])
+    lines = ("extra_lines", f"{default} + task 1 ('t'), meta_non_parallel")
+    assert sorted(origins[4:]) == sorted([*of_both, ("partition", gpu), lines, lines])
 
 
 def test_what_cannot_be_had_together_is_told(place: Path, slurm_lab: SlurmLab) -> None:
