@@ -39,7 +39,7 @@ class SlurmBackend(Backend):
     @classmethod
     def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
         """See `Backend.option_sources`."""
-        return option_sources(file, meta, given)
+        return option_sources(cls.options_model, file, meta, given)
 
     def problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
         """See `Backend.problems`."""

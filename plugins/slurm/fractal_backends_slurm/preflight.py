@@ -112,22 +112,16 @@ class Preflight:
 
 def _as_option(asked: str) -> str:
     """An argument of sbatch, or a line for it, as the user knows it."""
-    if not asked.startswith("--"):
-        return f"extra_lines: {asked!r}"
-    return f"{_name(asked)}{''.join(asked.partition('=')[1:])}"
+    name, equals, value = asked.removeprefix("--").partition("=")
+    return f"{name.replace('-', '_')}{equals}{value}" if asked.startswith("--") else f"extra_lines: {asked!r}"
 
 
 def _origin(asked: str, options: SlurmOptions) -> str:
-    """Where an argument or a line comes from, to be read behind it; empty where no source says it."""
-    option = _name(asked) if asked.startswith("--") else "extra_lines"
+    """Where an option comes from, to be read behind it; empty for a line, which may be of any source."""
+    option, _, value = _as_option(asked).partition("=")
     if option == "account":
-        account = asked.partition("=")[2]
-        known = (name for name in ("account", "default_account") if getattr(options, name) == account)
+        known = (name for name in ("account", "default_account") if getattr(options, name) == value)
         source = next(map(options.origin, known), "slurm_account")
     else:
         source = options.origin("mem" if option == "mem_per_cpu" else option)
     return f" (from {source})" if source else ""
-
-
-def _name(argument: str) -> str:
-    return argument.removeprefix("--").partition("=")[0].replace("-", "_")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fractal_backends import Source
+from fractal_backends import Options, Source
 
 from .options import OPTION_OF_LINE, SlurmOptions, is_gpu, sets_gpus
 from .values import exported, extra_line_problem, sbatch_options
@@ -25,7 +25,7 @@ _OTHER_NAMES = {"shebang_line": "shebang"}
 _ON_THE_RUNNER = "pre_submission_commands"
 
 
-def option_sources(file: Source | None, meta: Source, given: Source) -> list[Source]:
+def option_sources(model: type[Options], file: Source | None, meta: Source, given: Source) -> list[Source]:
     """The sources of a task part's options, each but the last without what a later one sets in another way.
 
     The site file's default section, its batching and its exports; its GPU section where the task asks for a
@@ -33,10 +33,11 @@ def option_sources(file: Source | None, meta: Source, given: Source) -> list[Sou
     in the place of the default's.
     """
     meta = _with_right_lines(_from_meta(meta))
-    given = _with_right_lines(replace(given, values=_given(given.values)))
+    is_for_gpu = _asks_for_gpu(meta, given)
+    given = _with_right_lines(replace(given, values=_given(given.values, model)))
     sections = {name: _with_right_lines(source) for name, source in _sections(file).items()} if file else {}
     gpu = sections.pop(_GPU, None)
-    if _asks_for_gpu(meta, given):
+    if is_for_gpu:
         if gpu is None:
             meta = _without_gpu_section(meta, given)
         else:
@@ -63,12 +64,12 @@ def _from_meta(meta: Source) -> Source:
     )
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Here null takes away what others say."""
+def _given(values: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
+    """Here null takes away what others say: what is left is the default."""
     renamed = _renamed(values)
-    if renamed.get("extra_lines", ()) is None:
-        renamed["extra_lines"] = []
-    return renamed
+    fields = model.model_fields
+    gone = [key for key, value in renamed.items() if value is None and key in fields]
+    return renamed | {key: fields[key].get_default(call_default_factory=True) for key in gone}
 
 
 def _set_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,9 +139,10 @@ def _unknown(key: str, names: tuple[str, ...]) -> str:
 
 
 def _asks_for_gpu(meta: Source, given: Source) -> bool:
-    needs = {**meta.values, **_set_values(given.values)}.get("needs_gpu")
+    needs = {**meta.values, **given.values}.get("needs_gpu")
     if needs is not None:
         return needs is True or str(needs).strip().lower() in ("true", "1", "yes", "on")
+    meta = _without(meta, [key for key, value in given.values.items() if value is None])
     return any(_gpu_keys(source.values) for source in (meta, given))
 
 
@@ -168,20 +170,19 @@ def _without_gpu_section(meta: Source, given: Source) -> Source:
 
 
 def _together(sources: list[Source]) -> list[Source]:
-    """Without what later sources set in another way; after the last that has extra lines one with all."""
+    """Without what later sources set in another way; the last that has extra lines gets those of all."""
     result = [
         _without(source, [key for key in source.values if _is_replaced(key, source, sources[place + 1 :])])
         for place, source in enumerate(sources)
     ]
-    lines: list[tuple[str, str]] = []
+    lines: list[str] = []
     for source in sources:
         new = _effects(source.values)
-        lines = [(line, name) for line, name in lines if not _effects_of_line(line) & new]
-        lines += [(line, source.name) for line in _lines(source.values)]
+        lines = [line for line in lines if not _effects_of_line(line) & new] + _lines(source.values)
     carriers = [place for place, source in enumerate(sources) if _lines(source.values)]
     if carriers:
-        name = " + ".join(dict.fromkeys(name for _, name in lines))
-        result.insert(carriers[-1] + 1, Source(name, {"extra_lines": [line for line, _ in lines]}))
+        last = result[carriers[-1]]
+        result[carriers[-1]] = replace(last, values={**last.values, "extra_lines": lines})
     return result
 
 

@@ -69,20 +69,19 @@ def test_where_it_comes_from_is_told(
     place: Path, slurm_lab: SlurmLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = {
-        "default_slurm_config": {"partition": "none", "account": "nobody", "extra_lines": ["#SBATCH --nope"]},
+        "default_slurm_config": {"partition": "none", "account": "nobody"},
         "gpu_slurm_config": {"partition": "nowhere"},
     }
     file = place / "site.json"
     file.write_text(json.dumps(site))
     monkeypatch.setenv("FRACTAL_SLURM_CONFIG_FILE", str(file))
 
-    told = problems(place, {}, {"needs_gpu": True, "extra_lines": ["#SBATCH --neither"]}, constraint="nope")
-    origins = [re.findall(r"^(\w+).* \(from (.*?)\): sbatch", line)[0] for line in told]
+    told = problems(place, {}, {"needs_gpu": True}, constraint="nope")
+    origins = [re.findall(r"^(\w+)=.* \(from (.*?)\): sbatch", line)[0] for line in told]
     default, gpu = (f"the configuration file {file}, {name}_slurm_config" for name in ("default", "gpu"))
     of_both = [("account", default), ("constraint", "the backend's options")]
-    assert sorted(origins[:4]) == sorted([*of_both, ("partition", default), ("extra_lines", default)])
-    lines = ("extra_lines", f"{default} + task 1 ('t'), meta_non_parallel")
-    assert sorted(origins[4:]) == sorted([*of_both, ("partition", gpu), lines, lines])
+    assert sorted(origins[:3]) == sorted([*of_both, ("partition", default)])
+    assert sorted(origins[3:]) == sorted([*of_both, ("partition", gpu)])
 
 
 def test_what_cannot_be_had_together_is_told(place: Path, slurm_lab: SlurmLab) -> None:

@@ -50,7 +50,7 @@ class Slurm(Backend):
     @classmethod
     def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
         """See `BackendAttributes.option_sources`."""
-        return option_sources(file, meta, given)
+        return option_sources(cls.options_model, file, meta, given)
 
 
 Prepare = Callable[..., SlurmOptions]
@@ -165,6 +165,17 @@ def test_null_in_a_meta_is_not_set(site: Callable[[Any], None]) -> None:
 def test_null_on_the_command_line_takes_the_sites_value_away(site: Callable[[Any], None]) -> None:
     site(SITE)
     assert prepare({}, {"mem": None}).mem is None
+    assert prepare({"cpus_per_task": 4}, {"cpus_per_task": None}).cpus_per_task == 1
+    assert prepare({}, {"user_local_exports": None}).user_local_exports == {}
+
+
+@pytest.mark.parametrize("asked", [{"needs_gpu": True}, {"gpus": 1}, {"gres": "gpu:1"}])
+def test_null_on_the_command_line_takes_the_wish_for_a_gpu_away(
+    site: Callable[[Any], None], asked: Json
+) -> None:
+    site(SITE)
+    options = prepare(asked, dict.fromkeys(asked))
+    assert (options.partition, options.gpus, options.gres) == ("main", None, None)
 
 
 def test_extra_lines_add_up_and_later_ones_win(site: Callable[[Any], None]) -> None:
