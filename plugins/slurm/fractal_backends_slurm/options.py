@@ -156,7 +156,7 @@ class SlurmOptions(Options):
 
 
 def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | None:
-    """The account that pays: the run's, else the option, else the site's.
+    """The account that pays: the run's, else the option, else the site's; None where only a line may say it.
 
     Raises InvalidInputError where run and option disagree.
     """
@@ -167,8 +167,13 @@ def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | N
 
 def account_problem(options: SlurmOptions, slurm_account: str | None) -> str | None:
     """What `charged_account` raises, for those who tell of several problems at once."""
-    if slurm_account and options.account and slurm_account != options.account:
-        return f"the option account is {options.account!r}, but the run's slurm_account is {slurm_account!r}"
+    pairs = (pair for line in options.extra_lines for pair in sbatch_options(line))
+    requests = {"extra_lines": dict(pairs).get("account"), "the option account": options.account}
+    for name, account in requests.items():
+        if slurm_account and account and slurm_account != account:
+            return (
+                f"{name} asks for the account {account!r}, but the run's slurm_account is {slurm_account!r}"
+            )
     return None
 
 
@@ -202,19 +207,26 @@ def _too_large(options: SlurmOptions) -> Iterator[Contradiction]:
 
 def is_gpu(gres: str) -> bool:
     """Whether a value of `gres` asks for GPUs."""
-    return any(part.strip().removeprefix("gres:").split(":")[0] == "gpu" for part in gres.split(","))
+    parts = (part.strip().removeprefix("gres:").split(":") for part in gres.split(","))
+    return any(part[0] == "gpu" and part[-1] != "0" for part in parts)
+
+
+def is_some(gpus: object) -> bool:
+    """Whether a value of `gpus` asks for any."""
+    return gpus is not None and str(gpus).rpartition(":")[2].strip() != "0"
 
 
 def sets_gpus(line: str) -> bool:
     """Whether an extra line asks for GPUs."""
     return any(
-        name in _GPU_LINES or (name == "gres" and is_gpu(value)) for name, value in sbatch_options(line)
+        (name in _GPU_LINES and is_some(value)) or (name == "gres" and is_gpu(value))
+        for name, value in sbatch_options(line)
     )
 
 
 def _gpu_options(options: SlurmOptions) -> list[str]:
     """The options that ask for GPUs."""
-    found = ["gpus"] if options.gpus else []
+    found = ["gpus"] if is_some(options.gpus) else []
     if options.gres and is_gpu(options.gres):
         found.append("gres")
     if any(map(sets_gpus, options.extra_lines)):
@@ -239,8 +251,9 @@ def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:
         option = OPTION_OF_LINE.get(name)
         if option is None or (name in ("gres", "gpus") and len(_gpu_options(options)) > 1):
             continue
-        if option in options.model_fields_set and getattr(options, option) is not None:
-            yield ("extra_lines", option), f"extra_lines sets --{name}, and so does the option {option}"
+        for key in (option, "default_account") if option == "account" else (option,):
+            if key in options.model_fields_set and getattr(options, key) is not None:
+                yield ("extra_lines", key), f"extra_lines sets --{name}, and so does the option {option}"
 
 
 _AS_OPTIONS = (

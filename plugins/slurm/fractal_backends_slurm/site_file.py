@@ -9,7 +9,7 @@ from typing import Any
 
 from fractal_backends import Options, Source
 
-from .options import OPTION_OF_LINE, SlurmOptions, is_gpu, sets_gpus
+from .options import OPTION_OF_LINE, SlurmOptions, is_gpu, is_some, sets_gpus
 from .values import exported, extra_line_problem, sbatch_options
 
 _DEFAULT = "default_slurm_config"
@@ -148,7 +148,7 @@ def _asks_for_gpu(meta: Source, given: Source) -> bool:
 
 def _gpu_keys(values: Mapping[str, Any]) -> set[str]:
     """The options among them that ask for GPUs."""
-    found = {"gpus"} if values.get("gpus") is not None else set()
+    found = {"gpus"} if is_some(values.get("gpus")) else set()
     if isinstance(values.get("gres"), str) and is_gpu(values["gres"]):
         found.add("gres")
     if any(sets_gpus(line) for line in _lines(values)):
@@ -213,6 +213,7 @@ def _effect(key: str, value: Any) -> set[str]:
     """What an option decides, in words that options and lines share."""
     if key == "extra_lines":
         return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
+    key = "account" if key == "default_account" else key
     if key not in OPTION_OF_LINE.values():
         return set()
     return {key, *(["GPUs"] if _gpu_keys({key: value}) else [])}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fractal_backends_slurm.options import SlurmOptions
+from fractal_backends_slurm.options import SlurmOptions, charged_account
 from fractal_backends_slurm.site_file import option_sources
 
 from fractal_backends import Backend, InvalidInputError, RunInfo, Source, UnitExecutor
@@ -184,6 +184,26 @@ def test_extra_lines_add_up_and_later_ones_win(site: Callable[[Any], None]) -> N
     options = prepare({"extra_lines": lines}, {"extra_lines": ["export VAR2=c"]})
     assert options.sbatch_lines == ["#SBATCH --reservation=mine", "#SBATCH --exclusive"]
     assert options.exports == {"VAR1": "VALUE1", "VAR2": "c"}
+
+
+def test_a_line_with_an_account_counts_like_the_option(site: Callable[[Any], None]) -> None:
+    lines = {"extra_lines": ["#SBATCH -A mine"]}
+    site({"default_slurm_config": {"account": "site"}})
+    assert charged_account(prepare({"account": "mine"}), None) == "mine"
+    assert (prepare(lines).extra_lines, charged_account(prepare(lines), None)) == (("#SBATCH -A mine",), None)
+    assert charged_account(prepare(lines), "mine") == "mine"
+    with pytest.raises(InvalidInputError, match="extra_lines asks for account 'mine', but"):
+        charged_account(prepare(lines), "other")
+    site({"default_slurm_config": {"account": "site", **lines}})
+    (problem,) = problems()
+    assert "extra_lines sets --account, and so does the option account" in problem
+
+
+@pytest.mark.parametrize("none", [{"gpus": 0}, {"gpus": "a100:0"}, {"gres": "gpu:0"}])
+def test_no_gpus_are_no_wish_for_one(site: Callable[[Any], None], none: Json) -> None:
+    site(SITE)
+    options = prepare(none)
+    assert (options.partition, options.asks_for_gpus) == ("main", False)
 
 
 def test_an_option_replaces_the_sites_line_and_the_other_way_round(site: Callable[[Any], None]) -> None:
