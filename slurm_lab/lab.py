@@ -92,8 +92,8 @@ class SlurmLab:
 
     def calls(self, program: str | None = None) -> list[list[str]]:
         """The calls of SLURM's commands through `env` so far, oldest first: program and arguments."""
-        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
-        calls = [shlex.split(line) for line in lines]
+        noted = self._calls.read_text() if self._calls.exists() else ""
+        calls = [call.split("\037")[:-1] for call in noted.split("\036")[:-1]]
         return [call for call in calls if program in (None, call[0])]
 
     def forget_calls(self) -> None:
@@ -322,7 +322,7 @@ class SlurmLab:
         """A program that writes down that it was called, and becomes the one that was meant."""
         counting = self.folder / "bin" / name
         # In a shell of its own: a limit on the size of files must not end the command.
-        note = f"""(printf '%s\\n' "$(printf " '%s'" {name} "$@")" >>{shlex.quote(str(self._calls))})"""
+        note = f"""(printf '%s\\036' "$(printf '%s\\037' {name} "$@")" >>{shlex.quote(str(self._calls))})"""
         counting.write_text(f'#!/bin/sh\n{note}\nexec {machine.program(name) or name} "$@"\n')
         counting.chmod(0o755)
 

@@ -15,6 +15,8 @@ from .submission import Submission
 from .submitting import Submitter
 
 _FILES_OF_A_UNIT = 3
+_FILES_OF_A_STEP = 2
+"""Of a unit that runs beside others, besides."""
 _FILES_OF_A_SUBMISSION = 2
 _FILES_OF_AN_ARRAY_TASK = 3
 
@@ -73,7 +75,9 @@ def _layout(part: TaskPart, planned: Sequence[Submission]) -> Iterable[str]:
         if part.units
         else "as many units as the task before makes; for one unit"
     )
-    files = units * _FILES_OF_A_UNIT + tasks * _FILES_OF_AN_ARRAY_TASK + len(planned) * _FILES_OF_A_SUBMISSION
+    packing = planned[0].packing
+    files_each = _FILES_OF_A_UNIT + (_FILES_OF_A_STEP if packing and packing.at_once > 1 else 0)
+    files = units * files_each + tasks * _FILES_OF_AN_ARRAY_TASK + len(planned) * _FILES_OF_A_SUBMISSION
     yield known
     yield f"job arrays {len(planned)}, array tasks {tasks}, units in each up to {most}, files up to {files}"
     yield f"sbatch {shlex.join(planned[0].arguments)}"

@@ -171,9 +171,7 @@ def account_problem(options: SlurmOptions, slurm_account: str | None) -> str | N
     requests = {"extra_lines": dict(pairs).get("account"), "the option account": options.account}
     for name, account in requests.items():
         if slurm_account and account and slurm_account != account:
-            return (
-                f"{name} asks for the account {account!r}, but the run's slurm_account is {slurm_account!r}"
-            )
+            return f"{name} asks for account {account!r}, but the run's slurm_account is {slurm_account!r}"
     return None
 
 
