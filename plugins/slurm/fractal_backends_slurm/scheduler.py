@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Event
 
 from .calls import TIMEOUT_S, AsUser, Call, CommandMissingError, SchedulerError, as_user
+from .hostlist import expand
 from .packing import SiteLimits
 from .values import seconds
 
@@ -198,12 +199,12 @@ class Scheduler:
         found = {}
         for line in answer.splitlines():
             number, of_name, state, exit_code, nodes, reason = line.split("|", 5)
-            index = number.partition("_")[2]
-            if index.isdigit() and of_name == name:
+            if of_name == name:
                 code, signal = _exit(exit_code)
                 word, _, by = state.partition(" by ")
                 user = int(by) if by.isdigit() else None
-                found[int(index)] = JobState(word, reason, nodes, code, signal, user)
+                known = JobState(word, reason, nodes, code, signal, user)
+                found.update(dict.fromkeys(_indices(number.partition("_")[2]), known))
         return found
 
     def cancel(self, jobs: Sequence[str], *, user: str | None) -> None:
@@ -311,6 +312,11 @@ def _index(text: str) -> int:
     if not text.isdigit():
         raise SchedulerError(f"squeue answered {text[:200]!r} for the index of an array task", may_pass=True)
     return int(text)
+
+
+def _indices(text: str) -> list[int]:
+    """Of array tasks: `7`, or `[7-9,12%4]` of those that never had a job of their own."""
+    return [int(index) for index in expand(re.sub(r"%\d+", "", text)) if index.isdigit()]
 
 
 def _exit(text: str) -> tuple[int | None, int | None]:

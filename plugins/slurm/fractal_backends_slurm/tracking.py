@@ -181,6 +181,9 @@ class Tracker:
                 self._suspects.setdefault(unit.label, time.monotonic())
         elif note.step is not None and not note.refused:
             outcome = verdicts.of_step(note, self._words_on(unit))
+            if outcome is not None and outcome.cause is Cause.KILLED:
+                outcome = None  # perhaps with its job
+                self._suspects.setdefault(unit.label, time.monotonic())
         if outcome is not None:
             self._end(unit, outcome, note.end is not None and note.end.has_output)
 
@@ -247,14 +250,14 @@ class Tracker:
             is_newer = job in snapshot.names and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
-        is_ended = state is not None and verdicts.was_ended_from_outside(state)
-        if is_ended and receipts.has_begun(job, index):
-            patience /= _KILLED_SHARE
+        if state is not None and verdicts.was_ended_from_outside(state):
+            never_began = not state.nodes
+            if never_began or receipts.has_begun(job, index):
+                patience /= _KILLED_SHARE
         return waited >= patience
 
     def _look_at_suspect(self, unit: Unit, note: Note, job: str, index: int, snapshot: Snapshot) -> None:
         """A unit that failed in a way that may have been SLURM's doing."""
-        assert note.end is not None
         since = self._suspects[unit.label]
         state = snapshot.of(job, self.submission.name).get(index)
         waited = time.monotonic() - since
@@ -264,7 +267,7 @@ class Tracker:
         elif state.state == "COMPLETING":
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
-            decided = is_newer and note.end.oom_kills == 0
+            decided = is_newer and (note.end is None or note.end.oom_kills == 0)
             if is_newer:
                 self._survived.add(unit.label)
         else:
@@ -273,11 +276,17 @@ class Tracker:
             return
         state = self._in_full(job, index, state)
         if state is None or not state.may_change or waited > _LATE_S:
-            went_on = self._went_on(note, note.end, index)
-            words = self._words_on(unit) + ("" if went_on else self._words_on_job(job, index))
-            lived_on = unit.label in self._survived
-            outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
-            self._end(unit, outcome, note.end.has_output)
+            outcome = self._of_suspect(unit, note, job, index, state)
+            self._end(unit, outcome, note.end is not None and note.end.has_output)
+
+    def _of_suspect(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> Outcome:
+        lived_on = unit.label in self._survived
+        words = self._words_on(unit)
+        if note.end is None:
+            return verdicts.of_step_and_state(note, None if lived_on else state, words)
+        if not self._went_on(note, note.end, index):
+            words += self._words_on_job(job, index)
+        return verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
 
     def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: _Word) -> None:
         state = self._in_full(job, index, word.state)

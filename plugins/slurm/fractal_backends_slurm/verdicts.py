@@ -120,6 +120,15 @@ def of_step(note: Note, words: str) -> Outcome | None:
     return Outcome(Cause.LOST, f"Its step ended on {note.host} without a word on how the unit did.{said}")
 
 
+def of_step_and_state(note: Note, state: JobState | None, words: str) -> Outcome:
+    """The verdict on a unit whose step was killed, perhaps with its array task, whose state this is."""
+    if state is not None and state.state in _OF_STATE:
+        return of_interrupted(note, state, words, started_again=False)
+    outcome = of_step(note, words)
+    assert outcome is not None, "asked only of steps that were killed"
+    return outcome
+
+
 def of_interrupted(note: Note, state: JobState | None, words: str, started_again: bool) -> Outcome:
     """The verdict on a unit that was started, and whose array task ended without a word on its end."""
     if note.started_at is None:

@@ -228,11 +228,32 @@ def test_waiting_jobs_are_cancelled_from_outside_after_a_restart(
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
 def test_a_whole_array_is_cancelled_and_it_is_said_by_whom(start_run: StartRun, slurm_lab: SlurmLab) -> None:
-    options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0]}
-    run = start_run({"a": "sleep 300", "b": "exit 0"}, options)
+    """Receipts that may be late are not waited for where no node was ever given."""
+    options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0], "receipt_deadline": 60}
+    run = start_run({"a": "sleep 300", "b": "exit 0", "c": "exit 0"}, options)
     slurm_lab.run("scancel", run.place_of("a")[1].partition("_")[0])
+    run.must_end(30, **dict.fromkeys("abc", Cause.CANCELLED))
+    assert all("CANCELLED by root" in outcome.info for outcome in run.outcomes.values()), run.story()
+
+
+def test_units_side_by_side_are_cancelled_with_their_job(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """The job's script may still note by which signal a step was ended, when srun had no time to say why."""
+    options = {"tasks_per_job": 2, "parallel_tasks_per_job": 2}
+    wordless = 'rm "$folder"/run/.slurm/*/0_par_0000000.step/out; sleep 300'
+    run = start_run({"a": wordless, "b": "sleep 300"}, options, worker_init="trap '' TERM")
+    run.place_of("b")
+    slurm_lab.run("scancel", run.place_of("a")[1])
     run.must_end(a=Cause.CANCELLED, b=Cause.CANCELLED)
-    assert "root" in run.outcomes["a"].info, run.story()
+
+
+def test_what_runs_a_unit_is_killed_and_its_job_lives_on(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    options = {"tasks_per_job": 2, "parallel_tasks_per_job": 2}
+    run = start_run({"a": "sleep 300", "b": GATED}, options)
+    run.place_of("b")
+    os.kill(parent_of(int(run.place_of("a")[2])), signal.SIGKILL)
+    assert eventually(lambda: "a" in run.outcomes, 30), run.story()
+    run.open("gate")
+    run.must_end(a=Cause.KILLED)
 
 
 def test_a_job_is_killed_by_a_signal_from_outside(start_run: StartRun, slurm_lab: SlurmLab) -> None:
