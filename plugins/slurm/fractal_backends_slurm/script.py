@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
+_NOT_WHOLE = "worker_init is not whole: a quote, a block or a here-document in it has no end"
+
 
 @dataclass(frozen=True)
 class JobScript:
@@ -83,7 +85,14 @@ class JobScript:
         name = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt"'
         note = f'umask 077; echo "over ${{SLURMD_NODENAME:-?}}" >>{shlex.quote(self.folder)}/{name}'
         trap = f'if [ -z "${{fb_begun:-}}" ]; then {note}; fi'
-        return [f"trap {shlex.quote(trap)} EXIT", *self.worker_init.replace("\r\n", "\n").split("\n")]
+        # What has no end in it, a quote for instance, must not take in what follows.
+        lines = "\n".join([self.worker_init.replace("\r\n", "\n"), "fb_whole=1", ""])
+        return [
+            f"trap {shlex.quote(trap)} EXIT",
+            f"eval {shlex.quote(lines)}",
+            f'[ -n "${{fb_whole:-}}" ] || {{ echo {shlex.quote(_NOT_WHOLE)} >&2; exit 2; }}',
+            "unset fb_whole",
+        ]
 
     def _unit(self) -> list[str]:
         return [_part("ended.sh"), f"set -- {shlex.join(self.command)}", _part("unit.sh")]

@@ -181,7 +181,7 @@ class Tracker:
                 self._suspects.setdefault(unit.label, time.monotonic())
         elif note.step is not None and not note.refused:
             outcome = verdicts.of_step(note, self._words_on(unit))
-            if outcome is not None and outcome.cause is Cause.KILLED:
+            if outcome is not None and outcome.cause in (Cause.KILLED, Cause.CANCELLED):
                 outcome = None  # perhaps with its job
                 self._suspects.setdefault(unit.label, time.monotonic())
         if outcome is not None:

@@ -264,6 +264,32 @@ def test_initial_lines_that_end_the_script_are_its_end(node: Node, init: str) ->
     assert node.run("true", worker_init=init) == {}  # and its end was noted
 
 
+@pytest.mark.parametrize(
+    "init", ["echo 'a", 'echo "$(pwd', "if true; then", "cat <<END >/dev/null", "echo \\"]
+)
+def test_initial_lines_that_are_not_whole_run_nothing(node: Node, init: str) -> None:
+    odd = node.place / "`touch odd`"
+    assert node.run("true", worker_init=init, place=str(odd)) == {}
+    assert not (node.place / "odd").exists()
+
+
+INIT = """\
+# a comment
+greet() {
+    GREETING="it's $1"
+}
+greet me
+cat <<END >/dev/null
+'
+END
+export GREETING # for units"""
+
+
+def test_initial_lines_may_do_what_lines_of_shell_do(node: Node) -> None:
+    notes = node.run('test "$GREETING" = "it\'s me"', worker_init=INIT)
+    assert _end(notes["0_par_0000000"]).is_good
+
+
 def test_initial_lines_may_have_a_trap_of_their_own(node: Node) -> None:
     tidied = node.place / "tidied"
     init = f"trap {shlex.quote(f'touch {_q(tidied)}')} EXIT"

@@ -236,6 +236,7 @@ def test_a_whole_array_is_cancelled_and_it_is_said_by_whom(start_run: StartRun, 
     assert all("CANCELLED by root" in outcome.info for outcome in run.outcomes.values()), run.story()
 
 
+@pytest.mark.slurm(WITH_ACCOUNTS)
 def test_units_side_by_side_are_cancelled_with_their_job(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """The job's script may still note by which signal a step was ended, when srun had no time to say why."""
     options = {"tasks_per_job": 2, "parallel_tasks_per_job": 2}
@@ -244,6 +245,7 @@ def test_units_side_by_side_are_cancelled_with_their_job(start_run: StartRun, sl
     run.place_of("b")
     slurm_lab.run("scancel", run.place_of("a")[1])
     run.must_end(a=Cause.CANCELLED, b=Cause.CANCELLED)
+    assert all("CANCELLED by root" in outcome.info for outcome in run.outcomes.values()), run.story()
 
 
 def test_what_runs_a_unit_is_killed_and_its_job_lives_on(start_run: StartRun, slurm_lab: SlurmLab) -> None:
@@ -342,7 +344,7 @@ def test_an_account_that_does_not_exist(start_run: StartRun) -> None:
     run = start_run({"a": "exit 0"}, slurm_account="nobody")
     run.wait()
     assert isinstance(run.error, InvalidInputError), run.story()
-    assert "account=nobody: sbatch: Invalid account" in str(run.error)
+    assert "account=nobody (from slurm_account): sbatch: Invalid account" in str(run.error)
     assert run.events == []
 
 

@@ -157,8 +157,11 @@ REFUSED = {
     "partition": ({"partition": "nowhere"}, "invalid partition specified: nowhere"),
     "partition limit": ({"partition": "small", "time": "01:00:00"}, "partition's limit"),
     "cores": ({"cpus_per_task": 9}, "more than the largest node"),
-    "constraint": ({"constraint": "pink"}, "constraint=pink: sbatch: Invalid feature"),
-    "gpus": ({"gres": "gpu:9"}, "gres=gpu:9: sbatch: Requested node configuration is not available"),
+    "constraint": (
+        {"constraint": "pink"},
+        "constraint=pink (from the backend's options): sbatch: Invalid feature",
+    ),
+    "gpus": ({"gres": "gpu:9"}, "gres=gpu:9 (from the backend's options): sbatch: Requested node config"),
 }
 
 
