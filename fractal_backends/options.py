@@ -56,7 +56,7 @@ class Options(BaseModel):
     _origins: _Origins = PrivateAttr(default_factory=_Origins)
 
     def origin(self, option: str) -> str | None:
-        """The name of the source that an option's value comes from; None where it has its default."""
+        """The name of the source that said an option last; None where none did."""
         return self._origins.get(option)
 
     def contradictions(self) -> Iterable[tuple[Sequence[str], str]]:

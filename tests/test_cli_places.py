@@ -19,7 +19,7 @@ id -un
 echo "$SLURM_JOB_ACCOUNT|$GREETING|$FRACTAL_CACHE_DIR"
 pwd
 """
-LINES = "GREETING='hello there'\nexport GREETING\n"
+LINES = 'GREETING="hello there"\nexport GREETING\n'
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ _CASES = [
 ]
 CASES = {case.name: case for case in _CASES}
 _ONLY_WHEN_ASKED_FOR = {"ending-spool"}
-"""By then SLURM and its double are judged by all of the same requirements."""
+"""SLURM and its double, also judged then, have to meet the same requirements."""
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
@@ -107,6 +107,12 @@ class SlurmOptions(Options):
         return [line for line in self.extra_lines if sbatch_options(line)]
 
     @property
+    def account_of_lines(self) -> str | None:
+        """The account that a line asks for."""
+        pairs = (pair for line in self.extra_lines for pair in sbatch_options(line))
+        return dict(pairs).get("account")
+
+    @property
     def exports(self) -> dict[str, str]:
         """The variables that the extra lines export."""
         return dict(pair for line in self.extra_lines if (pair := exported(line)))
@@ -114,7 +120,7 @@ class SlurmOptions(Options):
     @property
     def asks_for_gpus(self) -> bool:
         """Whether an array task gets GPUs, whichever way they are asked for."""
-        return self.needs_gpu or bool(_gpu_options(self))
+        return self.needs_gpu or bool(gpu_keys(dict(self)))
 
     def sbatch_arguments(self, packing: Packing, account: str | None) -> list[str]:
         """The arguments of sbatch that follow from the options; `account` as `charged_account` has it."""
@@ -156,19 +162,19 @@ class SlurmOptions(Options):
 
 
 def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | None:
-    """The account that pays: the run's, else the option, else the site's; None where only a line may say it.
+    """The account that pays: the run's, else the option, else the site's; None where at most a line says.
 
     Raises InvalidInputError where run and option disagree.
     """
     if problem := account_problem(options, slurm_account):
         raise InvalidInputError(problem)
-    return slurm_account or options.account or options.default_account
+    default = None if options.account_of_lines else options.default_account
+    return slurm_account or options.account or default
 
 
 def account_problem(options: SlurmOptions, slurm_account: str | None) -> str | None:
     """What `charged_account` raises, for those who tell of several problems at once."""
-    pairs = (pair for line in options.extra_lines for pair in sbatch_options(line))
-    requests = {"extra_lines": dict(pairs).get("account"), "the option account": options.account}
+    requests = {"the option account": options.account, "extra_lines": options.account_of_lines}
     for name, account in requests.items():
         if slurm_account and account and slurm_account != account:
             return f"{name} asks for account {account!r}, but the run's slurm_account is {slurm_account!r}"
@@ -203,37 +209,48 @@ def _too_large(options: SlurmOptions) -> Iterator[Contradiction]:
             )
 
 
-def is_gpu(gres: str) -> bool:
-    """Whether a value of `gres` asks for GPUs."""
-    parts = (part.strip().removeprefix("gres:").split(":") for part in gres.split(","))
-    return any(part[0] == "gpu" and part[-1] != "0" for part in parts)
-
-
-def is_some(gpus: object) -> bool:
-    """Whether a value of `gpus` asks for any."""
-    return gpus is not None and str(gpus).rpartition(":")[2].strip() != "0"
+def names_gpus(gres: str) -> bool:
+    """Whether a value of `gres` is about GPUs, be it none."""
+    return bool(_gpu_parts(gres))
 
 
 def sets_gpus(line: str) -> bool:
-    """Whether an extra line asks for GPUs."""
+    """Whether an extra line is about GPUs, be it none."""
     return any(
-        (name in _GPU_LINES and is_some(value)) or (name == "gres" and is_gpu(value))
-        for name, value in sbatch_options(line)
+        name in _GPU_LINES or (name == "gres" and names_gpus(value)) for name, value in sbatch_options(line)
     )
 
 
-def _gpu_options(options: SlurmOptions) -> list[str]:
-    """The options that ask for GPUs."""
-    found = ["gpus"] if is_some(options.gpus) else []
-    if options.gres and is_gpu(options.gres):
+def gpu_keys(values: Mapping[str, object]) -> list[str]:
+    """The options among them that ask for GPUs."""
+    gpus, gres, lines = values.get("gpus"), values.get("gres"), values.get("extra_lines")
+    found = ["gpus"] if gpus is not None and _are_some(str(gpus).split(",")) else []
+    if isinstance(gres, str) and _are_some(_gpu_parts(gres)):
         found.append("gres")
-    if any(map(sets_gpus, options.extra_lines)):
+    if isinstance(lines, list | tuple) and any(_asks_for_gpus(str(line)) for line in lines):
         found.append("extra_lines")
     return found
 
 
+def _gpu_parts(gres: str) -> list[str]:
+    parts = (part.strip().removeprefix("gres:") for part in gres.split(","))
+    return [part for part in parts if part.split(":")[0] == "gpu"]
+
+
+def _are_some(parts: Sequence[str]) -> bool:
+    return any(part.rpartition(":")[2].strip() != "0" for part in parts)
+
+
+def _asks_for_gpus(line: str) -> bool:
+    return any(
+        _are_some(value.split(",") if name in _GPU_LINES else _gpu_parts(value))
+        for name, value in sbatch_options(line)
+        if name == "gres" or name in _GPU_LINES
+    )
+
+
 def _gpus_twice(options: SlurmOptions) -> Iterator[Contradiction]:
-    found = _gpu_options(options)
+    found = gpu_keys(dict(options))
     if len(found) > 1:
         yield found, f"{' and '.join(found)} ask for GPUs: use one of them"
 
@@ -247,11 +264,10 @@ def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:
         lines[name] = value
     for name in lines:
         option = OPTION_OF_LINE.get(name)
-        if option is None or (name in ("gres", "gpus") and len(_gpu_options(options)) > 1):
+        if option is None or (name in ("gres", "gpus") and len(gpu_keys(dict(options))) > 1):
             continue
-        for key in (option, "default_account") if option == "account" else (option,):
-            if key in options.model_fields_set and getattr(options, key) is not None:
-                yield ("extra_lines", key), f"extra_lines sets --{name}, and so does the option {option}"
+        if option in options.model_fields_set and getattr(options, option) is not None:
+            yield ("extra_lines", option), f"extra_lines sets --{name}, and so does the option {option}"
 
 
 _AS_OPTIONS = (

@@ -44,7 +44,9 @@ class Note:
     said: str = ""
     """The shell's words on that."""
     step: int | None = None
-    """What srun returned, where the unit was a step of its own."""
+    """What srun returned, where the unit was a step of its own,"""
+    step_uptime: float = 0.0
+    """and when that was noted, by the clock of `uptime`."""
     uptime: float = 0.0
     start: int = 0
     """In which start of its array task it was started."""
@@ -115,8 +117,9 @@ class Receipts:
                     note = self._note(label)
                     note.refused, note.said, note.host = why, " ".join(said), note.host or job.host
                     return label
-                case ["step", label, code]:
-                    self._note(label).step = int(code)
+                case ["step", label, code, uptime]:
+                    note = self._note(label)
+                    note.step, note.step_uptime = int(code), float(uptime)
                     return label
         except ValueError:  # a line that is not whole: an end that is not there is asked for elsewhere
             pass

@@ -9,17 +9,17 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
 from .calls import TIMEOUT_S, AsUser, Call, CommandMissingError, SchedulerError, as_user
-from .hostlist import expand
 from .packing import SiteLimits
 from .values import seconds
 
+_INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
 _COMMAND_FAILED = " failed with exit code"
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
@@ -196,15 +196,17 @@ class Scheduler:
             answer = self._run(self._sacct(f"--jobs={job}", "JobID,JobName,State,ExitCode,NodeList,Reason"))
         except SchedulerError:
             return None
-        found = {}
+        found: dict[int, JobState] = {}
         for line in answer.splitlines():
             number, of_name, state, exit_code, nodes, reason = line.split("|", 5)
             if of_name == name:
                 code, signal = _exit(exit_code)
                 word, _, by = state.partition(" by ")
                 user = int(by) if by.isdigit() else None
-                known = JobState(word, reason, nodes, code, signal, user)
-                found.update(dict.fromkeys(_indices(number.partition("_")[2]), known))
+                indices = number.partition("_")[2]
+                for index in _indices(indices):
+                    if indices.isdigit() or index not in found:
+                        found[index] = JobState(word, reason, nodes, code, signal, user)
         return found
 
     def cancel(self, jobs: Sequence[str], *, user: str | None) -> None:
@@ -314,9 +316,12 @@ def _index(text: str) -> int:
     return int(text)
 
 
-def _indices(text: str) -> list[int]:
-    """Of array tasks: `7`, or `[7-9,12%4]` of those that never had a job of their own."""
-    return [int(index) for index in expand(re.sub(r"%\d+", "", text)) if index.isdigit()]
+def _indices(text: str) -> Iterator[int]:
+    """Of array tasks: `7`, or `[7-9,12-20:4%2]` of those that never had a job of their own."""
+    for part in text.strip("[]").partition("%")[0].split(","):
+        if match := _INDICES.fullmatch(part):
+            first, last, step = match.groups()
+            yield from range(int(first), int(last or first) + 1, int(step or 1))
 
 
 def _exit(text: str) -> tuple[int | None, int | None]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 
-_NOT_WHOLE = "worker_init is not whole: a quote, a block or a here-document in it has no end"
+_NOT_WHOLE = "worker_init is not whole: a quote, a block, a here-document or its last line has no end"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fractal_backends import Options, Source
 
-from .options import OPTION_OF_LINE, SlurmOptions, is_gpu, is_some, sets_gpus
+from .options import OPTION_OF_LINE, SlurmOptions, gpu_keys, names_gpus, sets_gpus
 from .values import exported, extra_line_problem, sbatch_options
 
 _DEFAULT = "default_slurm_config"
@@ -33,20 +33,18 @@ def option_sources(model: type[Options], file: Source | None, meta: Source, give
     in the place of the default's.
     """
     meta = _with_right_lines(_from_meta(meta))
-    is_for_gpu = _asks_for_gpu(meta, given)
+    needs_gpu = {**meta.values, **given.values}.get("needs_gpu")
     given = _with_right_lines(replace(given, values=_given(given.values, model)))
-    sections = {name: _with_right_lines(source) for name, source in _sections(file).items()} if file else {}
-    gpu = sections.pop(_GPU, None)
-    if is_for_gpu:
-        if gpu is None:
-            meta = _without_gpu_section(meta, given)
-        else:
-            default = sections.get(_DEFAULT)
-            if default and "extra_lines" in gpu.values:
-                sections[_DEFAULT] = _without(default, ["extra_lines"])
-            sections[_GPU] = gpu
-    elif gpu is not None:
-        sections[_GPU] = replace(gpu, used=False)
+    sections = _sections(file) if file else {}
+    asks_for_gpus = _ask_for_gpus(meta, given)
+    is_for_gpu = asks_for_gpus if needs_gpu is None else _is_true(needs_gpu)
+    gpu, default = sections.pop(_GPU, None), sections.get(_DEFAULT)
+    if gpu is not None:
+        if is_for_gpu and default and "extra_lines" in gpu.values:
+            sections[_DEFAULT] = _without(default, ["extra_lines"])
+        sections[_GPU] = replace(gpu, used=is_for_gpu)
+    elif is_for_gpu and not asks_for_gpus:
+        meta = _without_gpu_section(meta)
     sources = [*sections.values(), meta, given]
     unused = [source for source in sources if not source.used]
     return [*unused, *_together([source for source in sources if source.used])]
@@ -93,11 +91,11 @@ def _sections(file: Source) -> dict[str, Source]:
     """What the file is made of; one that has nothing but options is its own default section."""
     values = _renamed(file.values)
     if all(key in SlurmOptions.model_fields for key in values):
-        return {_DEFAULT: replace(file, values=_of_site(values))}
+        return {_DEFAULT: _of_site(replace(file, values=_set_values(values)))}
     sections = {"": replace(file, values={}, problems=(*file.problems, *_wrong_sections(values)))}
     for key in _SECTIONS:
         if isinstance(values.get(key), dict):
-            sections[key] = _section(f"{file.name}, {key}", key, values[key])
+            sections[key] = _of_site(_section(f"{file.name}, {key}", key, values[key]))
     return sections
 
 
@@ -114,17 +112,25 @@ def _section(name: str, key: str, values: dict[str, Any]) -> Source:
     if key == _EXPORTS:
         return Source(name, {_EXPORTS: values})
     if key != _BATCHING:
-        return Source(name, _of_site(_renamed(values)))
+        return Source(name, _set_values(_renamed(values)))
     known = {option: value for option, value in _set_values(values).items() if option in _BATCHING_KEYS}
     unknown = tuple(_unknown(option, _BATCHING_KEYS) for option in values if option not in _BATCHING_KEYS)
     return Source(name, known, problems=unknown)
 
 
-def _of_site(values: dict[str, Any]) -> dict[str, Any]:
-    """An account in the site file is a default: it gives way to the run's."""
-    return {
-        "default_account" if key == "account" else key: value for key, value in _set_values(values).items()
-    }
+def _of_site(section: Source) -> Source:
+    """With its account, be it an option or a line of its own, as a default, which gives way to the run's."""
+    section = _with_right_lines(section)
+    values, problems = dict(section.values), section.problems
+    lines = [line for line in _lines(values) if [name for name, _ in sbatch_options(line)] == ["account"]]
+    if lines and "account" in values:
+        problems = (*problems, "extra_lines sets --account, and so does the option account")
+    elif len(lines) == 1:
+        values["account"] = sbatch_options(lines[0])[0][1]
+        values["extra_lines"] = [line for line in _lines(values) if line not in lines]
+    if "account" in values:
+        values["default_account"] = values.pop("account")
+    return replace(section, values=values, problems=problems)
 
 
 def _unknown(key: str, names: tuple[str, ...]) -> str:
@@ -138,27 +144,17 @@ def _unknown(key: str, names: tuple[str, ...]) -> str:
 # GPUs
 
 
-def _asks_for_gpu(meta: Source, given: Source) -> bool:
-    needs = {**meta.values, **given.values}.get("needs_gpu")
-    if needs is not None:
-        return needs is True or str(needs).strip().lower() in ("true", "1", "yes", "on")
-    meta = _without(meta, [key for key, value in given.values.items() if value is None])
-    return any(_gpu_keys(source.values) for source in (meta, given))
+def _is_true(value: Any) -> bool:
+    return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
 
 
-def _gpu_keys(values: Mapping[str, Any]) -> set[str]:
-    """The options among them that ask for GPUs."""
-    found = {"gpus"} if is_some(values.get("gpus")) else set()
-    if isinstance(values.get("gres"), str) and is_gpu(values["gres"]):
-        found.add("gres")
-    if any(sets_gpus(line) for line in _lines(values)):
-        found.add("extra_lines")
-    return found
+def _ask_for_gpus(meta: Source, given: Source) -> bool:
+    """Together: what is given may take back what the meta asks for."""
+    meta, given = _together([meta, given])
+    return bool(gpu_keys({**meta.values, **given.values}))
 
 
-def _without_gpu_section(meta: Source, given: Source) -> Source:
-    if any(_gpu_keys(source.values) for source in (meta, given)):
-        return meta
+def _without_gpu_section(meta: Source) -> Source:
     problem = (
         f"needs_gpu: there is no {_GPU} in the site file, and none of gpus, gres and extra_lines asks for"
         " one; to run without, give the option needs_gpu=false"
@@ -213,10 +209,10 @@ def _effect(key: str, value: Any) -> set[str]:
     """What an option decides, in words that options and lines share."""
     if key == "extra_lines":
         return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
-    key = "account" if key == "default_account" else key
     if key not in OPTION_OF_LINE.values():
         return set()
-    return {key, *(["GPUs"] if _gpu_keys({key: value}) else [])}
+    is_about_gpus = key == "gpus" or (key == "gres" and names_gpus(str(value)))
+    return {key, *(["GPUs"] if is_about_gpus and value is not None else [])}
 
 
 def _effects_of_line(line: str) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,14 +9,19 @@ from dataclasses import dataclass, replace
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
 
 from . import verdicts
+from .endings import Endings
 from .options import SlurmOptions
-from .places import Place, PlaceError
+from .places import Place
 from .queue_watch import Snapshot
-from .receipts import End, Note, array_task_of
+from .receipts import Note, array_task_of
 from .records import Records
 from .scheduler import JobState
 from .submission import UNITS_FILE, Submission
 
+_NOTHING = Note()
+_PAUSE_S = 0.05
+_SURE_S = 3.0
+"""For how long a job must have waited for what never comes."""
 _MOST_ATTEMPTS = 3
 """How often a unit is submitted that was never started."""
 _KILLED_SHARE = 10
@@ -37,13 +41,17 @@ class _Word:
 
 
 @dataclass
-class _Ending:
-    """A unit with a verdict whose files are still to come."""
+class _Suspect:
+    """A unit that failed in a way that may have been SLURM's doing."""
 
-    unit: Unit
-    outcome: Outcome
-    has_output: bool
     since: float
+    """When that was noticed, on the monotonic clock."""
+    of_step: Outcome | None
+    """The verdict on its step alone, where it could not write down its own end."""
+    lived_on: bool = False
+    """Whether its job was seen to run on."""
+    settled_at: float | None = None
+    """When the scheduler had had its say, on the same clock."""
 
 
 class Tracker:
@@ -69,11 +77,8 @@ class Tracker:
         self._looked_at = 0.0
         self._started: set[str] = set()
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
-        self._suspects: dict[str, float] = {}
-        """Units that failed for want of the scheduler's word on why, and since when."""
-        self._survived: set[str] = set()
-        """Those of them whose job was seen to run on."""
-        self._ending: list[_Ending] = []
+        self._suspects: dict[str, _Suspect] = {}
+        self._endings = Endings(place, options.receipt_deadline)
         self._words: dict[tuple[str, int], _Word] = {}
         self._reasons: dict[int, tuple[str, float]] = {}
         """Why array tasks wait, as last told, and since when; only of those that were last seen to wait."""
@@ -81,7 +86,7 @@ class Tracker:
     @property
     def is_over(self) -> bool:
         """Whether all units have ended, or are to be submitted again."""
-        return not self._open and not self._ending
+        return not self._open and not self._endings
 
     @property
     def has_jobs_left(self) -> bool:
@@ -133,21 +138,22 @@ class Tracker:
             self._looked_at = snapshot.asked_at
             for index, left in list(self._left.items()):
                 yield from self._look_at_part(index, list(left.values()), snapshot)
-        yield from self._bring_home()
+        yield from self._endings.bring_home()
 
     def give_up(self) -> Iterator[UnitEvent]:
         """After a cancel: what had ended by the last reading keeps its verdict, all else is cancelled."""
         yield from self._look_at_receipts()
         for label, (_, unit) in list(self._open.items()):
             note = self.submission.receipts.notes.get(label, Note())
+            suspect = self._suspects.get(label)
             if note.end is not None:
-                self._end(unit, verdicts.of_end_and_state(note, note.end, None), note.end.has_output)
+                self._end(unit, verdicts.of_end_and_state(note, note.end, None), note)
             else:
-                self._end(unit, Outcome(Cause.CANCELLED), has_output=False)
+                self._end(unit, (suspect and suspect.of_step) or Outcome(Cause.CANCELLED), note)
         deadline = time.monotonic() + self._options.receipt_deadline
-        while self._ending:
-            yield from self._bring_home()
-            if self._ending:
+        while self._endings:
+            yield from self._endings.bring_home()
+            if self._endings:
                 time.sleep(_PAUSE_S)
             if time.monotonic() > deadline:
                 return
@@ -158,7 +164,7 @@ class Tracker:
         # Ends first: what follows in the same array task must not be told to run beside what it followed.
         for label in [label for label in touched if notes[label].end is not None]:
             yield from self._look_at_receipt(label)
-        yield from self._bring_home()
+        yield from self._endings.bring_home()
         for label in [label for label in touched if label in self._open]:
             yield from self._look_at_receipt(label)
 
@@ -174,25 +180,26 @@ class Tracker:
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
-            is_last = all(other.end or other.refused for other in self._notes_of(self._left[index].values()))
+            others = self._notes_of(self._left[index].values())
+            is_last = all(other.end or other.refused or other.step is not None for other in others)
             limit_s = self.submission.receipts.limit_of(note.job, index)
             outcome = verdicts.of_end(note, note.end, limit_s, is_last=is_last)
             if outcome is None:
-                self._suspects.setdefault(unit.label, time.monotonic())
+                self._suspects.setdefault(unit.label, _Suspect(time.monotonic(), None))
         elif note.step is not None and not note.refused:
             outcome = verdicts.of_step(note, self._words_on(unit))
             if outcome is not None and outcome.cause in (Cause.KILLED, Cause.CANCELLED):
+                self._suspects.setdefault(unit.label, _Suspect(time.monotonic(), outcome))
                 outcome = None  # perhaps with its job
-                self._suspects.setdefault(unit.label, time.monotonic())
         if outcome is not None:
-            self._end(unit, outcome, note.end is not None and note.end.has_output)
+            self._end(unit, outcome, note)
 
     def _notes_of(self, units: Iterable[Unit]) -> Iterator[Note]:
         return (self.submission.receipts.notes.get(unit.label, _NOTHING) for unit in units)
 
-    def _went_on(self, note: Note, end: End, index: int) -> bool:
+    def _went_on(self, note: Note, index: int) -> bool:
         """Whether the array task of a unit that ended started another one afterwards."""
-        ended_at = note.uptime + end.wall_s
+        ended_at = note.uptime + note.end.wall_s if note.end else note.step_uptime
         others = self._notes_of(self.submission.parts[index])
         return any(other.job == note.job and other.uptime >= ended_at for other in others)
 
@@ -203,9 +210,9 @@ class Tracker:
             del self._left[index]
         self._suspects.pop(unit.label, None)
 
-    def _end(self, unit: Unit, outcome: Outcome, has_output: bool) -> None:
+    def _end(self, unit: Unit, outcome: Outcome, note: Note = _NOTHING) -> None:
         self._close(unit)
-        self._ending.append(_Ending(unit, outcome, has_output, time.monotonic()))
+        self._endings.add(unit, outcome, has_output=note.end is not None and note.end.has_output)
 
     def _look_at_part(self, index: int, left: Sequence[Unit], snapshot: Snapshot) -> Iterator[UnitEvent]:
         receipts, own = self.submission.receipts, self.submission.job or ""
@@ -251,42 +258,48 @@ class Tracker:
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
         if state is not None and verdicts.was_ended_from_outside(state):
-            never_began = not state.nodes
-            if never_began or receipts.has_begun(job, index):
+            has_no_node = not state.nodes  # it was ended while it waited
+            if has_no_node or receipts.has_begun(job, index):
                 patience /= _KILLED_SHARE
         return waited >= patience
 
     def _look_at_suspect(self, unit: Unit, note: Note, job: str, index: int, snapshot: Snapshot) -> None:
-        """A unit that failed in a way that may have been SLURM's doing."""
-        since = self._suspects[unit.label]
+        suspect, patience = self._suspects[unit.label], self._options.receipt_deadline
         state = snapshot.of(job, self.submission.name).get(index)
-        waited = time.monotonic() - since
-        is_newer = job in snapshot.names and snapshot.asked_at > since
+        now = time.monotonic()
+        waited = now - suspect.since
+        is_newer = job in snapshot.names and snapshot.asked_at > suspect.since
         if state is None:
-            decided = is_newer or waited > self._options.receipt_deadline
+            decided = is_newer or waited > patience
         elif state.state == "COMPLETING":
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
             decided = is_newer and (note.end is None or note.end.oom_kills == 0)
-            if is_newer:
-                self._survived.add(unit.label)
+            suspect.lived_on = suspect.lived_on or is_newer
         else:
             decided = is_newer or verdicts.was_ended_from_outside(state)
-        if not decided:
+        if not decided and not (self.submission.receipts.is_over(job, index) and waited > patience):
             return
+        suspect.settled_at = suspect.settled_at or now
         state = self._in_full(job, index, state)
-        if state is None or not state.may_change or waited > _LATE_S:
-            outcome = self._of_suspect(unit, note, job, index, state)
-            self._end(unit, outcome, note.end is not None and note.end.has_output)
+        if state is None or not state.may_change or now - suspect.settled_at > _LATE_S:
+            self._judge_suspect(unit, note, job, index, state)
 
-    def _of_suspect(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> Outcome:
-        lived_on = unit.label in self._survived
-        words = self._words_on(unit)
-        if note.end is None:
-            return verdicts.of_step_and_state(note, None if lived_on else state, words)
-        if not self._went_on(note, note.end, index):
-            words += self._words_on_job(job, index)
-        return verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
+    def _judge_suspect(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> None:
+        suspect, words = self._suspects[unit.label], self._words_on(unit)
+        went_on = self._went_on(note, index)
+        if suspect.of_step is not None:
+            of_job = None if suspect.lived_on or went_on else state
+            outcome = verdicts.of_step_and_state(note, suspect.of_step, of_job, words)
+            if note.started_at is None:
+                self._end_unstarted(unit, outcome, of_job, index, words)
+                return
+        else:
+            assert note.end is not None
+            words += "" if went_on else self._words_on_job(job, index)
+            lived_on = suspect.lived_on
+            outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
+        self._end(unit, outcome, note)
 
     def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: _Word) -> None:
         state = self._in_full(job, index, word.state)
@@ -297,19 +310,23 @@ class Tracker:
             word.since = time.monotonic()  # squeue does not show it, for whatever reason
             return
         if self.submission.adopted and not self._place.text(self.submission.folder / UNITS_FILE):
-            self._end(unit, verdicts.without_receipts(self.submission.folder), has_output=False)
+            self._end(unit, verdicts.without_receipts(self.submission.folder))
             return
         words = self._words_on_job(job, index)
         if note.started_at is not None or note.refused:
             again = self.submission.receipts.was_started_again(note, index)
-            self._end(unit, verdicts.of_interrupted(note, state, words, again), has_output=False)
+            self._end(unit, verdicts.of_interrupted(note, state, words, again))
             return
-        outcome = verdicts.of_unstarted(state, words)
+        self._end_unstarted(unit, verdicts.of_unstarted(state, words), state, index, words)
+
+    def _end_unstarted(
+        self, unit: Unit, outcome: Outcome, state: JobState | None, index: int, words: str
+    ) -> None:
         if self._may_try_again(outcome, state, index, words):
             self._close(unit)
             self.retry.append(unit)
         else:
-            self._end(unit, outcome, has_output=False)
+            self._end(unit, outcome)
 
     def _words_on_job(self, job: str, index: int) -> str:
         """What SLURM wrote into the output of an array task."""
@@ -360,33 +377,4 @@ class Tracker:
             self.hopeless.append(f"{self.submission.job}_{index}")
             info = f"SLURM says of its job that it cannot start: {state.reason}."
             for unit in left:
-                self._end(unit, Outcome(Cause.LAUNCH_FAILED, info), has_output=False)
-
-    def _bring_home(self) -> Iterator[UnitEvent]:
-        """Ends of units whose files are where they belong."""
-        if not self._ending:
-            return
-        problem = ""
-        try:
-            self._place.fetch([ending.unit for ending in self._ending])
-        except PlaceError as error:
-            problem = str(error)
-        now = time.monotonic()
-        waiting = []
-        for ending in self._ending:
-            missing = ending.has_output and not os.path.lexists(ending.unit.output_file)
-            if not (problem or missing) or ending.outcome.cause is not Cause.DONE:
-                yield UnitEvent(ending.unit, UnitState.ENDED, ending.outcome)
-            elif now - ending.since > self._options.receipt_deadline:
-                info = problem or "It wrote an output, which does not show up as a regular file."
-                lost = replace(ending.outcome, cause=Cause.LOST, info=info)
-                yield UnitEvent(ending.unit, UnitState.ENDED, lost)
-            else:
-                waiting.append(ending)
-        self._ending = waiting
-
-
-_NOTHING = Note()
-_PAUSE_S = 0.05
-_SURE_S = 3.0
-"""For how long a job must have waited for what never comes."""
+                self._end(unit, Outcome(Cause.LAUNCH_FAILED, info))

@@ -120,15 +120,16 @@ def of_step(note: Note, words: str) -> Outcome | None:
     return Outcome(Cause.LOST, f"Its step ended on {note.host} without a word on how the unit did.{said}")
 
 
-def of_step_and_state(note: Note, state: JobState | None, words: str) -> Outcome:
-    """The verdict on a unit whose step was killed or cancelled, perhaps with its array task of this state."""
-    if state is not None and state.state in _OF_STATE:
-        if note.started_at is None:
-            return of_unstarted(state, words)
-        return of_interrupted(note, state, words, started_again=False)
-    outcome = of_step(note, words)
-    assert outcome is not None, "asked only of steps that ended so"
-    return outcome
+def of_step_and_state(note: Note, alone: Outcome, state: JobState | None, words: str) -> Outcome:
+    """The verdict on a unit whose step was killed or cancelled, perhaps with its array task of this state.
+
+    `alone`: the verdict of `of_step`.
+    """
+    if state is None or state.state not in _OF_STATE:
+        return alone
+    if note.started_at is None:
+        return of_unstarted(state, words)
+    return of_interrupted(note, state, words, started_again=False)
 
 
 def of_interrupted(note: Note, state: JobState | None, words: str, started_again: bool) -> Outcome:

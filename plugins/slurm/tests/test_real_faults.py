@@ -228,7 +228,7 @@ def test_waiting_jobs_are_cancelled_from_outside_after_a_restart(
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
 def test_a_whole_array_is_cancelled_and_it_is_said_by_whom(start_run: StartRun, slurm_lab: SlurmLab) -> None:
-    """Receipts that may be late are not waited for where no node was ever given."""
+    """Receipts that may be late are not waited for where there is no node for them to come from."""
     options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0], "receipt_deadline": 60}
     run = start_run({"a": "sleep 300", "b": "exit 0", "c": "exit 0"}, options)
     slurm_lab.run("scancel", run.place_of("a")[1].partition("_")[0])

@@ -108,6 +108,13 @@ def test_worker_init_that_fails(start_run: StartRun, init: str) -> None:
     assert run.is_over and "a" in run.outcomes, run.story()
 
 
+@pytest.mark.parametrize(("init", "told"), [("echo 'a", "quote"), ("cat <<END >/dev/null", "not whole")])
+def test_worker_init_that_is_not_whole(start_run: StartRun, init: str, told: str) -> None:
+    run = start_run({"a": "exit 0"}, worker_init=init)
+    run.must_end(30, a=Cause.LAUNCH_FAILED)
+    assert told in run.outcomes["a"].info and "worker_init" in run.outcomes["a"].info, run.story()
+
+
 @pytest.mark.slurm(WITH_ACCOUNTS)
 def test_the_account(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": 'test "$SLURM_JOB_ACCOUNT" = lab'}, slurm_account="lab")

@@ -178,6 +178,12 @@ def test_null_on_the_command_line_takes_the_wish_for_a_gpu_away(
     assert (options.partition, options.gpus, options.gres) == ("main", None, None)
 
 
+def test_null_takes_the_wish_of_a_line_away_too(site: Callable[[Any], None]) -> None:
+    site(SITE)
+    options = prepare({"extra_lines": ["#SBATCH --gpus=1"]}, {"gpus": None})
+    assert (options.partition, options.asks_for_gpus) == ("main", False)
+
+
 def test_extra_lines_add_up_and_later_ones_win(site: Callable[[Any], None]) -> None:
     site(SITE)
     lines = ["#SBATCH --reservation=mine", "export VAR2='a b'", "#SBATCH --exclusive"]
@@ -186,24 +192,52 @@ def test_extra_lines_add_up_and_later_ones_win(site: Callable[[Any], None]) -> N
     assert options.exports == {"VAR1": "VALUE1", "VAR2": "c"}
 
 
+OWN_ACCOUNT = {"extra_lines": ["#SBATCH -A mine"]}
+
+
 def test_a_line_with_an_account_counts_like_the_option(site: Callable[[Any], None]) -> None:
-    lines = {"extra_lines": ["#SBATCH -A mine"]}
     site({"default_slurm_config": {"account": "site"}})
     assert charged_account(prepare({"account": "mine"}), None) == "mine"
-    assert (prepare(lines).extra_lines, charged_account(prepare(lines), None)) == (("#SBATCH -A mine",), None)
-    assert charged_account(prepare(lines), "mine") == "mine"
+    asking = prepare(OWN_ACCOUNT)
+    assert (asking.extra_lines, charged_account(asking, None)) == (("#SBATCH -A mine",), None)
+    assert charged_account(asking, "mine") == "mine"
     with pytest.raises(InvalidInputError, match="extra_lines asks for account 'mine', but"):
-        charged_account(prepare(lines), "other")
-    site({"default_slurm_config": {"account": "site", **lines}})
+        charged_account(asking, "other")
+
+
+def test_so_does_a_line_of_the_site(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": OWN_ACCOUNT})
+    assert charged_account(prepare(), None) == "mine"
+    assert charged_account(prepare(), "other") == "other"
+    assert charged_account(prepare({"account": "meta"}), None) == "meta"
+    site({"default_slurm_config": {"account": "site", **OWN_ACCOUNT}})
     (problem,) = problems()
     assert "extra_lines sets --account, and so does the option account" in problem
 
 
-@pytest.mark.parametrize("none", [{"gpus": 0}, {"gpus": "a100:0"}, {"gres": "gpu:0"}])
-def test_no_gpus_are_no_wish_for_one(site: Callable[[Any], None], none: Json) -> None:
+def test_a_default_account_stays_a_default(site: Callable[[Any], None]) -> None:
+    site({})
+    options = prepare({"account": "mine"}, {"default_account": "lab"})
+    assert charged_account(options, None) == "mine"
+
+
+NO_GPUS = [{"gpus": 0}, {"gpus": "a100:0"}, {"gres": "gpu:0"}, {"extra_lines": ["#SBATCH --gpus=0"]}]
+GPUS = [{"gpus": 1}, {"gres": "gpu:1"}, {"extra_lines": ["#SBATCH --gres=gpu:1"]}]
+
+
+@pytest.mark.parametrize("none", NO_GPUS)
+@pytest.mark.parametrize("asked", [{}, *GPUS])
+def test_no_gpus_are_no_wish_for_one(site: Callable[[Any], None], none: Json, asked: Json) -> None:
     site(SITE)
-    options = prepare(none)
+    options = prepare(asked, none)
     assert (options.partition, options.asks_for_gpus) == ("main", False)
+
+
+@pytest.mark.parametrize("none", NO_GPUS)
+@pytest.mark.parametrize("usual", GPUS)
+def test_no_gpus_take_the_sites_away(site: Callable[[Any], None], none: Json, usual: Json) -> None:
+    site({"default_slurm_config": usual})
+    assert prepare(none).asks_for_gpus is False
 
 
 def test_an_option_replaces_the_sites_line_and_the_other_way_round(site: Callable[[Any], None]) -> None:

@@ -30,7 +30,8 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
         fb_run "$fb_line" "$fb_line" "$$.$fb_label" \
             srun --export=ALL --exact $fb_overlap --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
             2>"$fb_folder/$fb_label.step/out"
-        echo "step $fb_label $fb_exit" >>"$fb_receipt"
+        read -r fb_now fb_rest </proc/uptime
+        echo "step $fb_label $fb_exit $fb_now" >>"$fb_receipt"
     done <"$fb_folder/units"
 }
 

@@ -1,0 +1,146 @@
+"""Verdicts on steps that could not write down their own end, where what SLURM says comes at any time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from fractal_backends_slurm.options import SlurmOptions
+from fractal_backends_slurm.places import Place
+from fractal_backends_slurm.queue_watch import Snapshot
+from fractal_backends_slurm.records import Records
+from fractal_backends_slurm.scheduler import JobState
+from fractal_backends_slurm.submission import Submission
+from fractal_backends_slurm.tracking import Tracker
+
+from conftest import eventually
+from fractal_backends import Cause, Unit, UnitEvent
+
+CANCELLED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-01T00:00:00{} ***\n"
+BOTH_RUN = "job n1 \nbooted n1 1000\nstarted a n1 10\nstarted b n1 10\n"
+DEADLINE_S = 0.3
+
+
+class Files:
+    """Receipts, and what srun said of each step."""
+
+    def __init__(self) -> None:
+        self.new = ""
+        self.words: list[str] = []
+
+    def text(self, path: Path) -> str:
+        return self.words.pop(0) if self.words and path.name == "out" else ""
+
+    def receipts(self, *_: object) -> Iterable[tuple[str, bytes]]:
+        new, self.new = self.new, ""
+        return [("7_0.receipt", new.encode())] if new else []
+
+    def fetch(self, units: object) -> None:
+        """All are here."""
+
+
+class NoRecords:
+    """SLURM without accounting, whose controller was never restarted."""
+
+    def of(self, job: str, name: str) -> dict[int, JobState]:
+        return {}
+
+    def may_be_forgotten(self, at: float) -> bool:
+        return False
+
+
+class Pair:
+    """Units a and b, side by side in an array task."""
+
+    def __init__(self) -> None:
+        units = [Unit(0, number, f"/nowhere/{name}", ("true",)) for number, name in enumerate("ab")]
+        submission = Submission("token", Path("/nowhere/token"), {0: units}, job="7")
+        self.files = Files()
+        options = SlurmOptions(receipt_deadline=DEADLINE_S)
+        self.tracker = Tracker(submission, cast(Place, self.files), options, cast(Records, NoRecords()))
+
+    def notes(self, text: str) -> None:
+        """The job's script wrote this."""
+        self.files.new = text
+        self.tracker.read()
+
+    def told(self, state: str | None, **details: Any) -> dict[str, tuple[Cause, str]]:
+        """The verdicts that follow when SLURM says this, asked now."""
+        states = {"7": {0: JobState(state, nodes="n1", **details)}} if state else {}
+        return verdicts(self.tracker.look(Snapshot(time.monotonic(), {"7": "fractal-token"}, states)))
+
+
+def verdicts(events: Iterable[UnitEvent]) -> dict[str, tuple[Cause, str]]:
+    return {e.unit.label: (e.outcome.cause, e.outcome.info) for e in events if e.outcome is not None}
+
+
+@pytest.fixture
+def pair() -> Pair:
+    return Pair()
+
+
+def test_a_step_is_killed_and_its_job_runs_on(pair: Pair) -> None:
+    pair.notes(BOTH_RUN + "step a 137 20\n")
+    assert pair.told("COMPLETING") == {}
+    assert pair.told("RUNNING")["a"][0] is Cause.KILLED
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        ("CANCELLED", Cause.CANCELLED),
+        ("TIMEOUT", Cause.TIME_LIMIT),
+        ("OUT_OF_MEMORY", Cause.OUT_OF_MEMORY),
+        ("NODE_FAIL", Cause.NODE_FAILURE),
+        ("COMPLETED", Cause.KILLED),
+    ],
+)
+def test_a_step_is_killed_with_its_job(pair: Pair, state: str, cause: Cause) -> None:
+    pair.notes(BOTH_RUN + "step a 143 20\n")
+    assert pair.told("COMPLETING") == {}
+    assert pair.told(state)["a"][0] is cause
+
+
+def test_a_step_was_killed_before_another_one_began_in_a_job_that_ran_out_of_time(pair: Pair) -> None:
+    """Nobody had looked for long."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nstep a 137 20\nstarted b n1 30\n")
+    assert pair.told("TIMEOUT")["a"][0] is Cause.KILLED
+
+
+def test_a_run_is_cancelled_after_a_step_was_killed(pair: Pair) -> None:
+    pair.notes(BOTH_RUN + "step a 137 20\n")
+    assert pair.told(None) == {}
+    found = verdicts(pair.tracker.give_up())
+    assert (found["a"][0], found["b"][0]) == (Cause.KILLED, Cause.CANCELLED)
+
+
+def test_an_epilog_that_comes_to_no_end_is_not_waited_for(pair: Pair) -> None:
+    pair.notes(BOTH_RUN + "step a 137 20\nover n1\n")
+    assert pair.told("COMPLETING") == {}
+    assert eventually(lambda: pair.told("COMPLETING").get("a", (None,))[0] is Cause.KILLED, 10)
+
+
+def test_a_step_is_cancelled_before_its_unit_starts(pair: Pair) -> None:
+    """What srun had said may not be there the next time."""
+    pair.files.words = [CANCELLED.format("")]
+    pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
+    assert pair.told("COMPLETING") == {}
+    assert pair.told("RUNNING")["a"][0] is Cause.CANCELLED
+
+
+def test_a_job_is_cancelled_before_a_unit_of_it_starts(pair: Pair) -> None:
+    pair.files.words = [CANCELLED.format("")]
+    pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
+    cause, info = pair.told("CANCELLED", cancelled_by=0)["a"]
+    assert cause is Cause.CANCELLED
+    assert "It was not started: SLURM says CANCELLED by root" in info
+
+
+def test_a_node_fails_before_a_unit_starts(pair: Pair) -> None:
+    pair.files.words = [CANCELLED.format(" DUE TO NODE FAILURE")]
+    pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
+    assert [pair.told(state) for state in ("COMPLETING", "NODE_FAIL")] == [{}, {}]
+    assert "a" in [unit.label for unit in pair.tracker.retry]
