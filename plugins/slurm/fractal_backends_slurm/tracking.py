@@ -216,12 +216,14 @@ class Tracker:
 
     def _look_at_part(self, index: int, left: Sequence[Unit], snapshot: Snapshot) -> Iterator[UnitEvent]:
         receipts, own = self.submission.receipts, self.submission.job or ""
+        for unit in [unit for unit in left if unit.label in self._suspects] if self._suspects else []:
+            note = receipts.notes[unit.label]
+            self._look_at_suspect(unit, note, note.job or own, index, snapshot)
         for unit in left:
+            if unit.label in self._suspects or unit.label not in self._open:
+                continue
             note = receipts.notes.get(unit.label, _NOTHING)
             job = note.job or own
-            if unit.label in self._suspects:
-                self._look_at_suspect(unit, note, job, index, snapshot)
-                continue
             word = self._word(job, index, snapshot)
             if word is None and job == own:
                 break  # nor is there one for the other units of this array task

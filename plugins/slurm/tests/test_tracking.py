@@ -82,10 +82,12 @@ def pair() -> Pair:
     return Pair()
 
 
-def test_a_step_is_killed_and_its_job_runs_on(pair: Pair) -> None:
-    pair.notes(BOTH_RUN + "step a 137 20\n")
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_step_is_killed_and_its_job_runs_on(pair: Pair, name: str) -> None:
+    pair.notes(BOTH_RUN + f"step {name} 137 20\n")
     assert pair.told("COMPLETING") == {}
-    assert pair.told("RUNNING")["a"][0] is Cause.KILLED
+    found = pair.told("RUNNING")
+    assert {label: cause for label, (cause, _) in found.items()} == {name: Cause.KILLED}
 
 
 @pytest.mark.parametrize(
