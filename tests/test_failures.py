@@ -244,7 +244,7 @@ def test_when_the_guard_of_the_supervisor_is_killed_the_run_goes_on_and_leaves_n
     result = _while_running(tmp_path / "run", [non_parallel(do), non_parallel()], "a", act)
     assert not isinstance(result, BaseException) and statuses(result) == ["done", "done"]
     assert ended(tmp_path / "daemon")
-    assert not any(map(is_alive, supervisor))
+    assert eventually(lambda: not any(map(is_alive, supervisor)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

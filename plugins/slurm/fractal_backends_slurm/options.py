@@ -107,12 +107,6 @@ class SlurmOptions(Options):
         return [line for line in self.extra_lines if sbatch_options(line)]
 
     @property
-    def account_of_lines(self) -> str | None:
-        """The account that a line asks for."""
-        pairs = (pair for line in self.extra_lines for pair in sbatch_options(line))
-        return dict(pairs).get("account")
-
-    @property
     def exports(self) -> dict[str, str]:
         """The variables that the extra lines export."""
         return dict(pair for line in self.extra_lines if (pair := exported(line)))
@@ -130,7 +124,7 @@ class SlurmOptions(Options):
             **self._memory(packing),
             "time": packing.time,
             "gres": self.gres,
-            "gpus": self.gpus,
+            "gpus": self.gpus if "gpus" in gpu_keys(dict(self)) else None,
             "constraint": self.constraint,
             "nodelist": self.nodelist,
             "exclude": self.exclude,
@@ -168,16 +162,13 @@ def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | N
     """
     if problem := account_problem(options, slurm_account):
         raise InvalidInputError(problem)
-    default = None if options.account_of_lines else options.default_account
-    return slurm_account or options.account or default
+    return slurm_account or options.account or options.default_account
 
 
 def account_problem(options: SlurmOptions, slurm_account: str | None) -> str | None:
     """What `charged_account` raises, for those who tell of several problems at once."""
-    requests = {"the option account": options.account, "extra_lines": options.account_of_lines}
-    for name, account in requests.items():
-        if slurm_account and account and slurm_account != account:
-            return f"{name} asks for account {account!r}, but the run's slurm_account is {slurm_account!r}"
+    if slurm_account and options.account and slurm_account != options.account:
+        return f"account is {options.account!r}, but the run's slurm_account is {slurm_account!r}"
     return None
 
 
@@ -266,8 +257,9 @@ def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:
         option = OPTION_OF_LINE.get(name)
         if option is None or (name in ("gres", "gpus") and len(gpu_keys(dict(options))) > 1):
             continue
-        if option in options.model_fields_set and getattr(options, option) is not None:
-            yield ("extra_lines", option), f"extra_lines sets --{name}, and so does the option {option}"
+        for key in (option, "default_account") if option == "account" else (option,):
+            if key in options.model_fields_set and getattr(options, key) is not None:
+                yield ("extra_lines", key), f"extra_lines sets --{name}, and so does the option {option}"
 
 
 _AS_OPTIONS = (

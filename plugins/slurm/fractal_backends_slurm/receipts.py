@@ -16,6 +16,8 @@ class End:
 
     exit_code: int
     signal: int
+    uptime: float
+    """When it was noted, by the clock of `Note.uptime`."""
     wall_s: float
     cpu_s: float
     peak_mb: float | None
@@ -164,6 +166,7 @@ def _end(note: Note, words: list[str]) -> End:
     return End(
         exit_code=int(exit_code),
         signal=int(signal),
+        uptime=float(uptime),
         wall_s=max(0.0, float(uptime) - note.uptime),
         cpu_s=max(0.0, float(ticks) / _TICKS_PER_S),
         peak_mb=float(peak) / (1 << 20) if float(peak) >= 0 else None,

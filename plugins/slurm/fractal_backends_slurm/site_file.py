@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from fractal_backends import Options, Source
 
@@ -32,12 +35,12 @@ def option_sources(model: type[Options], file: Source | None, meta: Source, give
     GPU; the task's meta; what was given. Lines in `extra_lines` add up, except that the GPU section's stand
     in the place of the default's.
     """
-    meta = _with_right_lines(_from_meta(meta))
-    needs_gpu = {**meta.values, **given.values}.get("needs_gpu")
-    given = _with_right_lines(replace(given, values=_given(given.values, model)))
     sections = _sections(file) if file else {}
+    meta = _with_account(_with_right_lines(_from_meta(meta)))
+    needs_gpu = _needs_gpu(sections.get(_DEFAULT), meta, given)
+    given = _with_account(_with_right_lines(replace(given, values=_given(given.values, model))))
     asks_for_gpus = _ask_for_gpus(meta, given)
-    is_for_gpu = asks_for_gpus if needs_gpu is None else _is_true(needs_gpu)
+    is_for_gpu = asks_for_gpus if needs_gpu is None else needs_gpu
     gpu, default = sections.pop(_GPU, None), sections.get(_DEFAULT)
     if gpu is not None:
         if is_for_gpu and default and "extra_lines" in gpu.values:
@@ -52,6 +55,8 @@ def option_sources(model: type[Options], file: Source | None, meta: Source, give
 
 def _from_meta(meta: Source) -> Source:
     values = _set_values(_renamed(meta.values))
+    if values.get("extra_lines") == []:  # which adds nothing to those of the site
+        del values["extra_lines"]
     if _ON_THE_RUNNER not in values:
         return replace(meta, values=values)
     problem = (
@@ -65,6 +70,8 @@ def _from_meta(meta: Source) -> Source:
 def _given(values: Mapping[str, Any], model: type[Options]) -> dict[str, Any]:
     """Here null takes away what others say: what is left is the default."""
     renamed = _renamed(values)
+    if renamed.get("account", "") is None:
+        renamed.setdefault("default_account", None)
     fields = model.model_fields
     gone = [key for key, value in renamed.items() if value is None and key in fields]
     return renamed | {key: fields[key].get_default(call_default_factory=True) for key in gone}
@@ -91,11 +98,11 @@ def _sections(file: Source) -> dict[str, Source]:
     """What the file is made of; one that has nothing but options is its own default section."""
     values = _renamed(file.values)
     if all(key in SlurmOptions.model_fields for key in values):
-        return {_DEFAULT: _of_site(replace(file, values=_set_values(values)))}
+        return {_DEFAULT: _with_right_lines(replace(file, values=_of_site(values)))}
     sections = {"": replace(file, values={}, problems=(*file.problems, *_wrong_sections(values)))}
     for key in _SECTIONS:
         if isinstance(values.get(key), dict):
-            sections[key] = _of_site(_section(f"{file.name}, {key}", key, values[key]))
+            sections[key] = _with_right_lines(_section(f"{file.name}, {key}", key, values[key]))
     return sections
 
 
@@ -112,25 +119,17 @@ def _section(name: str, key: str, values: dict[str, Any]) -> Source:
     if key == _EXPORTS:
         return Source(name, {_EXPORTS: values})
     if key != _BATCHING:
-        return Source(name, _set_values(_renamed(values)))
+        return Source(name, _of_site(_renamed(values)))
     known = {option: value for option, value in _set_values(values).items() if option in _BATCHING_KEYS}
     unknown = tuple(_unknown(option, _BATCHING_KEYS) for option in values if option not in _BATCHING_KEYS)
     return Source(name, known, problems=unknown)
 
 
-def _of_site(section: Source) -> Source:
-    """With its account, be it an option or a line of its own, as a default, which gives way to the run's."""
-    section = _with_right_lines(section)
-    values, problems = dict(section.values), section.problems
-    lines = [line for line in _lines(values) if [name for name, _ in sbatch_options(line)] == ["account"]]
-    if lines and "account" in values:
-        problems = (*problems, "extra_lines sets --account, and so does the option account")
-    elif len(lines) == 1:
-        values["account"] = sbatch_options(lines[0])[0][1]
-        values["extra_lines"] = [line for line in _lines(values) if line not in lines]
-    if "account" in values:
-        values["default_account"] = values.pop("account")
-    return replace(section, values=values, problems=problems)
+def _of_site(values: dict[str, Any]) -> dict[str, Any]:
+    """An account in the site file is a default: it gives way to the run's."""
+    return {
+        "default_account" if key == "account" else key: value for key, value in _set_values(values).items()
+    }
 
 
 def _unknown(key: str, names: tuple[str, ...]) -> str:
@@ -144,8 +143,13 @@ def _unknown(key: str, names: tuple[str, ...]) -> str:
 # GPUs
 
 
-def _is_true(value: Any) -> bool:
-    return value is True or str(value).strip().lower() in ("true", "1", "yes", "on")
+def _needs_gpu(*sources: Source | None) -> bool | None:
+    """What the last one says that says it, be it null; what is no truth value is told elsewhere."""
+    said = [source.values["needs_gpu"] for source in sources if source and "needs_gpu" in source.values]
+    try:
+        return TypeAdapter(bool | None).validate_python(said[-1] if said else None)
+    except ValidationError:
+        return False
 
 
 def _ask_for_gpus(meta: Source, given: Source) -> bool:
@@ -193,6 +197,27 @@ def _with_right_lines(source: Source) -> Source:
     return replace(source, values={**source.values, "extra_lines": right}, problems=(*source.problems, *told))
 
 
+def _with_account(source: Source) -> Source:
+    """With the account that a line asks for as an option, unless the source contradicts itself."""
+    lines = [(line, dict(sbatch_options(line))) for line in _lines(source.values)]
+    accounts = {options["account"] for _, options in lines if "account" in options}
+    if len(accounts) != 1 or source.values.get("account") is not None:
+        return source
+    rests = [_line_without_account(line) if "account" in options else line for line, options in lines]
+    left = {"extra_lines": [line for line in rests if line]} if any(rests) else {}
+    values = {**_without(source, ["extra_lines"]).values, "account": accounts.pop(), **left}
+    return replace(source, values=values)
+
+
+def _line_without_account(line: str) -> str:
+    rest = [
+        f"--{name}={value}" if value else f"--{name}"
+        for name, value in sbatch_options(line)
+        if name != "account"
+    ]
+    return f"#SBATCH {shlex.join(rest)}" if rest else ""
+
+
 def _is_replaced(key: str, source: Source, later: list[Source]) -> bool:
     """Whether later sources set the same by other means. By the same means they win anyhow."""
     if key == "extra_lines":
@@ -209,7 +234,7 @@ def _effect(key: str, value: Any) -> set[str]:
     """What an option decides, in words that options and lines share."""
     if key == "extra_lines":
         return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
-    if key not in OPTION_OF_LINE.values():
+    if key not in (*OPTION_OF_LINE.values(), "default_account"):
         return set()
     is_about_gpus = key == "gpus" or (key == "gres" and names_gpus(str(value)))
     return {key, *(["GPUs"] if is_about_gpus and value is not None else [])}
@@ -219,7 +244,8 @@ def _effects_of_line(line: str) -> set[str]:
     if variable := exported(line):
         return {f"export {variable[0]}"}
     names = {OPTION_OF_LINE.get(name, f"--{name}") for name, _ in sbatch_options(line)}
-    return {*names, *(["GPUs"] if sets_gpus(line) else [])}
+    default = ["default_account"] if "account" in names else []
+    return {*names, *default, *(["GPUs"] if sets_gpus(line) else [])}
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:

@@ -197,11 +197,11 @@ class Tracker:
     def _notes_of(self, units: Iterable[Unit]) -> Iterator[Note]:
         return (self.submission.receipts.notes.get(unit.label, _NOTHING) for unit in units)
 
-    def _went_on(self, note: Note, index: int) -> bool:
+    def _went_on(self, note: Note, job: str, index: int) -> bool:
         """Whether the array task of a unit that ended started another one afterwards."""
-        ended_at = note.uptime + note.end.wall_s if note.end else note.step_uptime
+        ended_at = note.end.uptime if note.end else note.step_uptime
         others = self._notes_of(self.submission.parts[index])
-        return any(other.job == note.job and other.uptime >= ended_at for other in others)
+        return any(other.job == job and other.uptime >= ended_at for other in others)
 
     def _close(self, unit: Unit) -> None:
         index, _ = self._open.pop(unit.label)
@@ -289,9 +289,10 @@ class Tracker:
 
     def _judge_suspect(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> None:
         suspect, words = self._suspects[unit.label], self._words_on(unit)
-        went_on = self._went_on(note, index)
+        went_on = self._went_on(note, job, index)
+        lived_on = suspect.lived_on or went_on
         if suspect.of_step is not None:
-            of_job = None if suspect.lived_on or went_on else state
+            of_job = None if lived_on else state
             outcome = verdicts.of_step_and_state(note, suspect.of_step, of_job, words)
             if note.started_at is None:
                 self._end_unstarted(unit, outcome, of_job, index, words)
@@ -299,7 +300,6 @@ class Tracker:
         else:
             assert note.end is not None
             words += "" if went_on else self._words_on_job(job, index)
-            lived_on = suspect.lived_on
             outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
         self._end(unit, outcome, note)
 

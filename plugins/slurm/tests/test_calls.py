@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fractal_backends_slurm.calls import Call, SchedulerError
+from fractal_backends_slurm.scheduler import Scheduler
 
 COMMUNICATION = [
     "sbatch: error: slurm_msg_sendto: address:port=127.0.0.1:6817: Unexpected missing socket error",
@@ -77,3 +78,25 @@ def test_one_that_sleeps_because_the_queue_is_full_is_ended(tmp_path: Path) -> N
         sleeping.answer(50)
     assert str(error.value) == "sbatch: Slurm temporarily unable to accept job"
     assert error.value.may_pass
+
+
+SINGLE, SOME = (
+    "7_4|name|COMPLETED|0:0|n1|None",
+    "7_[2-8:2,20,30-31%5]|name|CANCELLED by 0|0:0|None assigned|None",
+)
+
+
+@pytest.mark.parametrize("rows", [(SINGLE, SOME), (SOME, SINGLE)])
+def test_array_tasks_that_never_had_a_job_of_their_own_share_a_row(
+    tmp_path: Path, rows: tuple[str, str]
+) -> None:
+    text = "\n".join(rows)
+    for name, script in {"sacct": f"cat <<'END'\n{text}\nEND", "scontrol": "exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    found = Scheduler(tmp_path).account_of("7", "name")
+    assert {index: state.state for index, state in found.items()} == {
+        **dict.fromkeys((2, 6, 8, 20, 30, 31), "CANCELLED"),
+        4: "COMPLETED",
+    }
+    assert found[20].cancelled_by == 0

@@ -192,27 +192,62 @@ def test_extra_lines_add_up_and_later_ones_win(site: Callable[[Any], None]) -> N
     assert options.exports == {"VAR1": "VALUE1", "VAR2": "c"}
 
 
-OWN_ACCOUNT = {"extra_lines": ["#SBATCH -A mine"]}
+OWN_ACCOUNT = {"extra_lines": ["#SBATCH -A mine --nice=1"]}
+NICE = ("#SBATCH --nice=1",)
 
 
-def test_a_line_with_an_account_counts_like_the_option(site: Callable[[Any], None]) -> None:
-    site({"default_slurm_config": {"account": "site"}})
-    assert charged_account(prepare({"account": "mine"}), None) == "mine"
-    asking = prepare(OWN_ACCOUNT)
-    assert (asking.extra_lines, charged_account(asking, None)) == (("#SBATCH -A mine",), None)
-    assert charged_account(asking, "mine") == "mine"
-    with pytest.raises(InvalidInputError, match="extra_lines asks for account 'mine', but"):
-        charged_account(asking, "other")
+@pytest.mark.parametrize("where", ["meta", "given"])
+def test_a_line_with_an_account_asks_for_it_like_the_option(site: Callable[[Any], None], where: str) -> None:
+    for usual in ({"account": "site"}, {"extra_lines": ["#SBATCH -A site"]}):
+        site({"default_slurm_config": usual})
+        options = prepare(**{where: OWN_ACCOUNT})
+        assert (options.account, options.extra_lines) == ("mine", NICE)
+        assert charged_account(options, None) == "mine"
+        with pytest.raises(InvalidInputError, match="account is 'mine', but the run's"):
+            charged_account(options, "other")
+    site({"default_slurm_config": {"extra_lines": list(NICE)}})
+    options = prepare(**{where: {"extra_lines": ["#SBATCH --account=mine"]}})
+    assert (options.account, options.extra_lines) == ("mine", NICE)
+    (problem,) = problems({**OWN_ACCOUNT, "account": "mine"})
+    assert "extra_lines sets --account, and so does the option account" in problem
 
 
-def test_so_does_a_line_of_the_site(site: Callable[[Any], None]) -> None:
-    site({"default_slurm_config": OWN_ACCOUNT})
-    assert charged_account(prepare(), None) == "mine"
+def test_a_line_of_the_site_gives_way(site: Callable[[Any], None]) -> None:
+    gpu = {"account": "gpu"}
+    site({"default_slurm_config": OWN_ACCOUNT, "gpu_slurm_config": gpu})
+    assert (charged_account(prepare(), None), prepare().extra_lines) == (
+        None,
+        (OWN_ACCOUNT["extra_lines"][0],),
+    )
     assert charged_account(prepare(), "other") == "other"
-    assert charged_account(prepare({"account": "meta"}), None) == "meta"
+    for taken_back in ({"account": "meta"}, {"default_account": "meta"}):
+        options = prepare({}, taken_back)
+        assert (charged_account(options, None), options.extra_lines) == ("meta", ())
+    assert charged_account(prepare({"needs_gpu": True}), None) == "gpu"
     site({"default_slurm_config": {"account": "site", **OWN_ACCOUNT}})
     (problem,) = problems()
     assert "extra_lines sets --account, and so does the option account" in problem
+
+
+@pytest.mark.parametrize("usual", [{"account": "site"}, {"extra_lines": ["#SBATCH -A site"]}])
+def test_null_takes_the_sites_account_away(site: Callable[[Any], None], usual: Json) -> None:
+    site({"default_slurm_config": usual})
+    options = prepare({}, {"account": None})
+    assert (charged_account(options, None), options.extra_lines) == (None, ())
+
+
+def test_an_empty_list_in_a_meta_adds_nothing(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"extra_lines": list(NICE)}})
+    assert prepare({"extra_lines": []}).extra_lines == NICE
+
+
+def test_a_site_may_have_all_tasks_on_gpus(site: Callable[[Any], None]) -> None:
+    site({**SITE, "default_slurm_config": {"needs_gpu": True}})
+    assert prepare().partition == "gpu"
+    assert prepare({"needs_gpu": None}).partition == "gpu"
+    assert prepare({"needs_gpu": "no"}).partition is None
+    assert prepare({}, {"needs_gpu": None}).partition is None
+    assert prepare({"needs_gpu": False}, {"needs_gpu": "y"}).partition == "gpu"
 
 
 def test_a_default_account_stays_a_default(site: Callable[[Any], None]) -> None:

@@ -102,7 +102,7 @@ def test_a_step_is_killed_and_its_job_runs_on(pair: Pair, name: str) -> None:
 )
 def test_a_step_is_killed_with_its_job(pair: Pair, state: str, cause: Cause) -> None:
     pair.notes(BOTH_RUN + "step a 143 20\n")
-    assert pair.told("COMPLETING") == {}
+    assert [pair.told("COMPLETING"), pair.told("COMPLETING")] == [{}, {}]
     assert pair.told(state)["a"][0] is cause
 
 
@@ -110,6 +110,23 @@ def test_a_step_was_killed_before_another_one_began_in_a_job_that_ran_out_of_tim
     """Nobody had looked for long."""
     pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nstep a 137 20\nstarted b n1 30\n")
     assert pair.told("TIMEOUT")["a"][0] is Cause.KILLED
+
+
+def test_a_step_was_cancelled_in_a_job_that_went_on_and_ran_out_of_time(pair: Pair) -> None:
+    pair.files.words = [CANCELLED.format("")]
+    pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\nstarted b n1 30\n")
+    assert pair.told("TIMEOUT")["a"][0] is Cause.CANCELLED
+    assert pair.tracker.retry == []
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"), [("TIMEOUT", Cause.KILLED), ("OUT_OF_MEMORY", Cause.OUT_OF_MEMORY)]
+)
+def test_a_unit_was_killed_before_another_one_began(pair: Pair, state: str, cause: Cause) -> None:
+    """Where the kernel does not tell of memory, the last word on that is SLURM's."""
+    ended = "ended a 30.49 0 9 5 -1 -1 0"  # 10.03 + (30.49 - 10.03) > 30.49
+    pair.notes(f"job n1 \nbooted n1 1000\nstarted a n1 10.03\n{ended}\nstarted b n1 30.49\n")
+    assert pair.told(state)["a"][0] is cause
 
 
 def test_a_run_is_cancelled_after_a_step_was_killed(pair: Pair) -> None:
