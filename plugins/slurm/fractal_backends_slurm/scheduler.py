@@ -199,7 +199,8 @@ class Scheduler:
         found: dict[int, JobState] = {}
         for line in answer.splitlines():
             number, of_name, state, exit_code, nodes, reason = line.split("|", 5)
-            if of_name == name:
+            # That a job waits is the controller's to say: it may have forgotten it.
+            if of_name == name and state != "PENDING":
                 code, signal = _exit(exit_code)
                 word, _, by = state.partition(" by ")
                 user = int(by) if by.isdigit() else None

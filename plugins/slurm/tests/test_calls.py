@@ -90,7 +90,7 @@ SINGLE, SOME = (
 def test_array_tasks_that_never_had_a_job_of_their_own_share_a_row(
     tmp_path: Path, rows: tuple[str, str]
 ) -> None:
-    text = "\n".join(rows)
+    text = "\n".join([*rows, "7_[40-41]|name|PENDING|0:0|None assigned|None"])
     for name, script in {"sacct": f"cat <<'END'\n{text}\nEND", "scontrol": "exit 1"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
