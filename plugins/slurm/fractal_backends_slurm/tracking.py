@@ -216,7 +216,7 @@ class Tracker:
 
     def _look_at_part(self, index: int, left: Sequence[Unit], snapshot: Snapshot) -> Iterator[UnitEvent]:
         receipts, own = self.submission.receipts, self.submission.job or ""
-        for unit in [unit for unit in left if unit.label in self._suspects] if self._suspects else []:
+        for unit in [unit for unit in left if unit.label in self._suspects]:
             note = receipts.notes[unit.label]
             self._look_at_suspect(unit, note, note.job or own, index, snapshot)
         for unit in left:
