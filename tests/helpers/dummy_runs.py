@@ -46,6 +46,7 @@ _SAID_OF = {
     "requeue": Cause.NODE_FAILURE,
     "node_down": Cause.NODE_FAILURE,
     "vanish": Cause.LOST,
+    "stray": Cause.LOST,
 }
 """The verdict on units whose job this befell."""
 
@@ -159,6 +160,10 @@ class _Judge:
         self._blows: dict[str, list[_Blow]] = {}
         self._starts: dict[str, float] = {}
         """When each job was last started."""
+        self._of_spool: dict[str, str] = {}
+        """The job whose start this was."""
+        self._strays: dict[str, float] = {}
+        """When the processes of a job were ended that a new controller had forgotten."""
         for line in journal.read_text().splitlines():
             self._read(json.loads(line))
 
@@ -169,13 +174,18 @@ class _Judge:
             self._found.faults.append(kind)
             if kind in _SAID_OF and kind != "node_down":
                 self._add(entry["befell"], kind, entry)
+        elif "stray" in entry:
+            name = self._of_spool[entry["stray"]]
+            self._strays[name] = entry["t"]
+            self._add(name, "stray", entry)
         elif job.get("state") == "NODE_FAIL":  # all jobs of a node, or one that a new controller did not find
             self._add(f"{job['array_id']}_{job['index']}", "node_down", entry)
         elif job.get("state") == "RUNNING":
             name = f"{job['array_id']}_{job['index']}"
+            self._of_spool[job["spool"]] = name
             if self._starts.setdefault(name, job["started"]) != job["started"]:
                 self._starts[name] = job["started"]
-                self._add(name, "requeue", entry)  # a new controller may have forgotten the first start
+                self._add(name, "requeue", {**entry, "t": self._strays.get(name, entry["t"])})
 
     def _add(self, job: str, kind: str, entry: dict[str, Any]) -> None:
         kills = entry.get("values", {}).get("processes") != "live"

@@ -115,6 +115,7 @@ class Controller(Book):
                 self.timers.at(job.begin, lambda: None)
         for key in self.node_side.links.keys() - self.by_spool.keys():
             self.log(f"the processes of {key} belong to no job that is known")
+            self.journal.write(stray=key)
             self.node_side.tell(key, do="die")
 
     def _find_again(self, job: Job) -> None:

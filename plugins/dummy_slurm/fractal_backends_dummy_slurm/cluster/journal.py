@@ -1,8 +1,9 @@
 """What the controller must not forget, a line of JSON at a time. It is also the truth that tests look at.
 
 Entries: `{"t": ..., "submission": {...}}`, `{"t": ..., "job": {...}}`, `{"t": ..., "gone": id}`,
-`{"t": ..., "node": {...}}`, `{"t": ..., "fault": ..., "befell": ...}`; `{"t": ..., "forget_since": t}` undoes
-all that came at or after that time.
+`{"t": ..., "node": {...}}`, `{"t": ..., "fault": ..., "befell": ...}`, `{"t": ..., "stray": spool}` when the
+processes of a job that is forgotten are ended; `{"t": ..., "forget_since": t}` undoes all that came at or
+after that time.
 """
 
 from __future__ import annotations
