@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 from fractal_backends_slurm.options import SlurmOptions, charged_account
-from fractal_backends_slurm.site_file import option_sources
 
-from fractal_backends import Backend, InvalidInputError, RunInfo, Source, UnitExecutor
-
-Json = dict[str, Any]
+from fractal_backends import InvalidInputError
+from tests.helpers.slurm_options import Json, Slurm, prepare
 
 SITE: Json = {
     "default_slurm_config": {
@@ -36,26 +34,6 @@ SITE: Json = {
 }
 
 
-class Slurm(Backend):
-    """The backend, as far as options go."""
-
-    name = "slurm"
-    interface_version = 1
-    options_model = SlurmOptions
-    config_file_variable = "FRACTAL_SLURM_CONFIG_FILE"
-
-    def open(self, run: RunInfo) -> UnitExecutor:
-        raise AssertionError("nothing may start")
-
-    @classmethod
-    def option_sources(cls, file: Source | None, meta: Source, given: Source) -> list[Source]:
-        """See `BackendAttributes.option_sources`."""
-        return option_sources(cls.options_model, file, meta, given)
-
-
-Prepare = Callable[..., SlurmOptions]
-
-
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
     def write(content: Any) -> None:
@@ -66,14 +44,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], Non
 
     monkeypatch.delenv("FRACTAL_SLURM_CONFIG_FILE", raising=False)
     return write
-
-
-def prepare(meta: Json | None = None, given: Json | None = None) -> SlurmOptions:
-    task = {"name": "t", "type": "parallel", "command_parallel": "true"}
-    workflow = {"task_list": [{"task": task, "meta_parallel": meta}]}
-    options = Slurm(given).prepare(workflow, {"zarr_dir": "/z"}).tasks[0].parallel_options
-    assert isinstance(options, SlurmOptions)
-    return options
 
 
 def test_null_takes_away_lines_too(site: Callable[[Any], None]) -> None:
