@@ -12,6 +12,8 @@ from fractal_backends import InvalidInputError, MemoryMB, Options
 
 from .hostlist import expand
 from .values import (
+    GPU_LINES,
+    OPTION_OF_LINE,
     ExtraLines,
     Nodes,
     OneLine,
@@ -27,8 +29,6 @@ from .values import (
 
 if TYPE_CHECKING:
     from .packing import Packing
-
-_GPU_LINES = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 
 Contradiction = tuple[Sequence[str], str]
 """The names of the options, and what is wrong with them together."""
@@ -208,7 +208,7 @@ def names_gpus(gres: str) -> bool:
 def sets_gpus(line: str) -> bool:
     """Whether an extra line is about GPUs, be it none."""
     return any(
-        name in _GPU_LINES or (name == "gres" and names_gpus(value)) for name, value in sbatch_options(line)
+        name in GPU_LINES or (name == "gres" and names_gpus(value)) for name, value in sbatch_options(line)
     )
 
 
@@ -234,9 +234,9 @@ def _are_some(parts: Sequence[str]) -> bool:
 
 def _asks_for_gpus(line: str) -> bool:
     return any(
-        _are_some(value.split(",") if name in _GPU_LINES else _gpu_parts(value))
+        _are_some(value.split(",") if name in GPU_LINES else _gpu_parts(value))
         for name, value in sbatch_options(line)
-        if name == "gres" or name in _GPU_LINES
+        if name == "gres" or name in GPU_LINES
     )
 
 
@@ -260,19 +260,3 @@ def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:
         for key in (option, "default_account") if option == "account" else (option,):
             if key in options.model_fields_set and getattr(options, key) is not None:
                 yield ("extra_lines", key), f"extra_lines sets --{name}, and so does the option {option}"
-
-
-_AS_OPTIONS = (
-    "partition",
-    "mem",
-    "time",
-    "gres",
-    "gpus",
-    "constraint",
-    "nodelist",
-    "exclude",
-    "account",
-    "qos",
-)
-OPTION_OF_LINE = {**dict(zip(_AS_OPTIONS, _AS_OPTIONS, strict=True)), "mem-per-cpu": "mem"}
-"""The option that sets what a `#SBATCH` line sets."""

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from fractal_backends import Options, Source
 
-from .options import OPTION_OF_LINE, SlurmOptions, gpu_keys, names_gpus, sets_gpus
-from .values import exported, extra_line_problem, sbatch_options
+from .options import SlurmOptions, gpu_keys, names_gpus, sets_gpus
+from .values import OPTION_OF_LINE, exported, extra_line_problem, sbatch_options
 
 _DEFAULT = "default_slurm_config"
 _GPU = "gpu_slurm_config"

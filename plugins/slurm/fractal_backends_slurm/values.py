@@ -26,22 +26,21 @@ _SHORT = {
 }
 _OWN = frozenset(
     {
-        *("array", "chdir", "comment", "error", "export", "export-file", "gid", "hold", "input", "job-name"),
-        *(
-            "kill-on-invalid-dep",
-            "no-requeue",
-            "nodes",
-            "ntasks",
-            "open-mode",
-            "output",
-            "parsable",
-            "requeue",
-        ),
-        *("requeue", "test-only", "uid", "wait", "wrap"),
+        *("array", "chdir", "comment", "error", "export", "export-file", "gid", "hold", "input"),
+        *("job-name", "kill-on-invalid-dep", "no-requeue", "nodes", "ntasks", "open-mode", "output"),
+        *("parsable", "requeue", "test-only", "uid", "wait", "wrap"),
     }
 )
 """What the backend itself gives sbatch, so that a line of a script which says otherwise would do nothing."""
 _SAME_AS_OWN = frozenset({("nodes", "1"), ("ntasks", "1"), ("no-requeue", "")})
+_AS_OPTIONS = (
+    *("partition", "mem", "time", "gres", "gpus", "constraint", "nodelist", "exclude", "account", "qos"),
+)
+OPTION_OF_LINE = {**dict(zip(_AS_OPTIONS, _AS_OPTIONS, strict=True)), "mem-per-cpu": "mem"}
+"""The option that sets what a `#SBATCH` line sets."""
+GPU_LINES = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
+_UNDERSTOOD = {*_OWN, *OPTION_OF_LINE, *GPU_LINES, "clusters", "cpus-per-task"}
+"""sbatch takes abbreviations of names too, but those of these would not be understood here."""
 
 
 def _text_of_number(value: Any) -> Any:
@@ -158,7 +157,9 @@ def _extra_line(line: str) -> str:
     for name, value in options:
         if name == "cpus-per-task":
             raise ValueError("cores are counted by the backend: use the option cpus_per_task")
-        if name not in _OWN and any(own.startswith(name) for own in _OWN):
+        if name == "clusters":
+            raise ValueError("a run goes to one cluster, the one of the commands on its PATH")
+        if name not in _UNDERSTOOD and any(full.startswith(name) for full in _UNDERSTOOD):
             raise ValueError(f"--{name} must be written in full")
         if name in _OWN and (name, value) not in _SAME_AS_OWN:
             raise ValueError(f"--{name} is set by the backend itself")
