@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, Strict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, Strict, ValidationError
 from pydantic.types import PositiveInt
 
 _MEMORY = re.compile(r"(?i)(\d+)\s*([KMGT])?B?")
 _NO_LIST = ("list_type", "tuple_type", "set_type", "frozen_set_type")
 _ALMOST_THE_SAME = 0.85
 """How alike names are of which one is a slip; those of different options of real backends are less."""
-_MB = {"k": 1 / 1024, "m": 1, "g": 1024, "t": 1024 * 1024}
+_KB = {"k": 1, "m": 1024, "g": 1024**2, "t": 1024**3}
 
 
 def _parse_memory(value: Any) -> Any:
@@ -31,11 +30,13 @@ def _parse_memory(value: Any) -> Any:
     match = _MEMORY.fullmatch(value.strip())
     if match is None:
         raise ValueError('must be a whole number of MB, or text with a unit such as "4G"')
-    return math.ceil(int(match[1]) * _MB[(match[2] or "m").lower()])
+    kb = int(match[1]) * _KB[(match[2] or "m").lower()]
+    return -(-kb // 1024)  # rounded up
 
 
 StrictPositiveInt = Annotated[PositiveInt, Strict()]
-MemoryMB = Annotated[StrictPositiveInt, BeforeValidator(_parse_memory)]
+_MOST_MB = 1 << 40
+MemoryMB = Annotated[StrictPositiveInt, Field(le=_MOST_MB), BeforeValidator(_parse_memory)]
 """An amount of memory in MB: a whole number, or text with a unit such as `"4G"`."""
 
 

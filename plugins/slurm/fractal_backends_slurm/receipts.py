@@ -53,6 +53,15 @@ class Note:
     start: int = 0
     """In which start of its array task it was started."""
 
+    @property
+    def over_at(self) -> float | None:
+        """When nothing more was to come of it, by the clock of `uptime`; None while that is not known."""
+        if self.end is not None:
+            return self.end.uptime
+        if self.refused:
+            return 0.0
+        return None if self.step is None else self.step_uptime
+
 
 @dataclass
 class _Job:
@@ -167,7 +176,7 @@ def _end(note: Note, words: list[str]) -> End:
         exit_code=int(exit_code),
         signal=int(signal),
         uptime=float(uptime),
-        wall_s=max(0.0, float(uptime) - note.uptime),
+        wall_s=max(0.0, round(float(uptime) - note.uptime, 2)),  # the clock's own hundredths
         cpu_s=max(0.0, float(ticks) / _TICKS_PER_S),
         peak_mb=float(peak) / (1 << 20) if float(peak) >= 0 else None,
         oom_kills=int(float(kills)),

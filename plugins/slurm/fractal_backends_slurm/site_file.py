@@ -39,16 +39,15 @@ def option_sources(model: type[Options], file: Source | None, meta: Source, give
     meta = _with_account(_with_right_lines(_from_meta(meta)))
     needs_gpu = _needs_gpu(sections.get(_DEFAULT), meta, given)
     given = _with_account(_with_right_lines(replace(given, values=_given(given.values, model))))
-    asks_for_gpus = _ask_for_gpus(meta, given)
-    is_for_gpu = asks_for_gpus if needs_gpu is None else needs_gpu
+    is_for_gpu = _ask_for_gpus([meta, given]) if needs_gpu is None else needs_gpu
     gpu, default = sections.pop(_GPU, None), sections.get(_DEFAULT)
     if gpu is not None:
         if is_for_gpu and default and "extra_lines" in gpu.values:
             sections[_DEFAULT] = _without(default, ["extra_lines"])
         sections[_GPU] = replace(gpu, used=is_for_gpu)
-    elif is_for_gpu and not asks_for_gpus:
-        meta = _without_gpu_section(meta)
     sources = [*sections.values(), meta, given]
+    if gpu is None and is_for_gpu and not _ask_for_gpus(sources):
+        sources = _without_gpu_section(sources)
     unused = [source for source in sources if not source.used]
     return [*unused, *_together([source for source in sources if source.used])]
 
@@ -152,18 +151,23 @@ def _needs_gpu(*sources: Source | None) -> bool | None:
         return False
 
 
-def _ask_for_gpus(meta: Source, given: Source) -> bool:
-    """Together: what is given may take back what the meta asks for."""
-    meta, given = _together([meta, given])
-    return bool(gpu_keys({**meta.values, **given.values}))
+def _ask_for_gpus(sources: list[Source]) -> bool:
+    """Together: a later one may take back what one before it asks for."""
+    values: dict[str, Any] = {}
+    for source in _together(sources):
+        values |= source.values
+    return bool(gpu_keys(values))
 
 
-def _without_gpu_section(meta: Source) -> Source:
+def _without_gpu_section(sources: list[Source]) -> list[Source]:
+    """With that told of the last one that wants it."""
     problem = (
         f"needs_gpu: there is no {_GPU} in the site file, and none of gpus, gres and extra_lines asks for"
         " one; to run without, give the option needs_gpu=false"
     )
-    return replace(meta, problems=(*meta.problems, problem))
+    last = [source for source in sources if "needs_gpu" in source.values][-1]
+    told = replace(last, problems=(*last.problems, problem))
+    return [told if source is last else source for source in sources]
 
 
 # Putting together

@@ -180,8 +180,8 @@ class Tracker:
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
-            others = self._notes_of(self._left[index].values())
-            is_last = all(other.end or other.refused or other.step is not None for other in others)
+            ends = [other.over_at for other in self._notes_of(self._left[index].values())]
+            is_last = all(end is not None and end <= note.end.uptime for end in ends)
             limit_s = self.submission.receipts.limit_of(note.job, index)
             outcome = verdicts.of_end(note, note.end, limit_s, is_last=is_last)
             if outcome is None:
@@ -198,10 +198,12 @@ class Tracker:
         return (self.submission.receipts.notes.get(unit.label, _NOTHING) for unit in units)
 
     def _went_on(self, note: Note, job: str, index: int) -> bool:
-        """Whether the array task of a unit that ended started another one afterwards."""
-        ended_at = note.end.uptime if note.end else note.step_uptime
-        others = self._notes_of(self.submission.parts[index])
-        return any(other.job == job and other.uptime >= ended_at for other in others)
+        """Whether its array task started another unit after this one ended, or was itself started again."""
+        over_at = note.over_at or 0.0
+        others = [other for other in self._notes_of(self.submission.parts[index]) if other.job == job]
+        return self.submission.receipts.was_started_again(note, index) or any(
+            other.start >= note.start and other.uptime >= over_at for other in others
+        )
 
     def _close(self, unit: Unit) -> None:
         index, _ = self._open.pop(unit.label)

@@ -24,6 +24,8 @@ _SHORT = {
     **{"b": "begin", "d": "dependency", "k": "no-kill", "O": "overcommit", "Q": "quiet", "S": "core-spec"},
     **{"s": "oversubscribe"},
 }
+_FLAGS = "HkOQs"
+"""Short options without a value: what follows in the same word are other options."""
 _OWN = frozenset(
     {
         *("array", "chdir", "comment", "error", "export", "export-file", "gid", "hold", "input"),
@@ -115,7 +117,7 @@ def sbatch_options(line: str) -> list[tuple[str, str]]:
         long, short = _LONG_OPTION.fullmatch(word), _SHORT_OPTION.fullmatch(word)
         if long:
             found.append((long["name"], long["value"] or ""))
-        elif short and short["letter"] in _SHORT:
+        elif short and short["letter"] in _SHORT and not (short["value"] and short["letter"] in _FLAGS):
             found.append((_SHORT[short["letter"]], short["value"]))
         elif found and not found[-1][1] and not word.startswith("-"):
             found[-1] = (found[-1][0], word)

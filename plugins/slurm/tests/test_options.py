@@ -44,7 +44,14 @@ def test_what_is_no_time(time: Any) -> None:
     [
         *[(name, "a\nb") for name in ("partition", "gres", "gpus", "constraint", "nodelist", "exclude")],
         *[("qos", "\x1b[0m"), ("account", ""), ("account", True), ("partition", " "), ("nodes", 2)],
-        *[("cpus_per_task", 0), ("cpus_per_task", True), ("cpus_per_task", "1.5"), ("mem", "4X")],
+        *[
+            ("cpus_per_task", 0),
+            ("cpus_per_task", True),
+            ("cpus_per_task", "1.5"),
+            ("mem", "4X"),
+            ("mem", "9" * 400 + "K"),
+            ("mem", "9" * 5_000 + "K"),
+        ],
         *[("shebang", "/bin/sh"), ("shebang", "#!sh"), ("shebang", "#!/bin/sh\nid")],
         *[
             ("extra_lines", ["rm -rf /"]),
@@ -68,6 +75,8 @@ def test_what_is_no_time(time: Any) -> None:
             ("extra_lines", ["#SBATCH --acc=x"]),
             ("extra_lines", ["#SBATCH --parti x"]),
             ("extra_lines", ["#SBATCH -M other"]),
+            ("extra_lines", ["#SBATCH -QAother"]),
+            ("extra_lines", ["#SBATCH -sH"]),
         ],
         *[("user_local_exports", {"A": "/abs"}), ("user_local_exports", {"A": "a/../../b"})],
         *[("user_local_exports", {"A=B": "a"}), ("user_local_exports", {"A": "a\nb"})],

@@ -339,6 +339,13 @@ def test_a_task_that_needs_a_gpu_where_the_site_has_none(site: Callable[[Any], N
     (problem,) = problems({"needs_gpu": True})
     assert "meta_parallel: needs_gpu: there is no gpu_slurm_config in the site file" in problem
     assert prepare({"needs_gpu": True, "gres": "gpu:1"}).needs_gpu
+    site({"default_slurm_config": {"needs_gpu": True}})
+    (problem,) = problems()
+    assert "default_slurm_config: needs_gpu: there is no gpu_slurm_config" in problem
+    site({"default_slurm_config": {"needs_gpu": True, "gres": "gpu:1"}})
+    assert prepare().asks_for_gpus
+    with pytest.raises(InvalidInputError):
+        prepare({"gpus": 0})
     assert not prepare({"needs_gpu": True}, {"needs_gpu": False}).needs_gpu
 
 

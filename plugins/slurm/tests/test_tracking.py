@@ -1,4 +1,4 @@
-"""Verdicts on steps that could not write down their own end, where what SLURM says comes at any time."""
+"""Verdicts where it matters in which order receipts and what SLURM says come."""
 
 from __future__ import annotations
 
@@ -127,6 +127,38 @@ def test_a_unit_was_killed_before_another_one_began(pair: Pair, state: str, caus
     ended = "ended a 30.49 0 9 5 -1 -1 0"  # 10.03 + (30.49 - 10.03) > 30.49
     pair.notes(f"job n1 \nbooted n1 1000\nstarted a n1 10.03\n{ended}\nstarted b n1 30.49\n")
     assert pair.told(state)["a"][0] is cause
+
+
+FAILED = [f"ended {name} {at} 1 0 5 -1 -1 0\n" for name, at in (("a", 20), ("b", 30))]
+IN_TURN = ["job n1 \nbooted n1 1000\nstarted a n1 10\n" + FAILED[0], "started b n1 20\n" + FAILED[1]]
+SIDE_BY_SIDE = [BOTH_RUN + FAILED[0], FAILED[1]]
+
+
+@pytest.mark.parametrize("notes", [IN_TURN, SIDE_BY_SIDE])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_only_the_last_that_failed_may_have_been_out_of_memory(
+    pair: Pair, notes: list[str], at_once: bool
+) -> None:
+    """Where the kernel does not tell. Receipts may come together, long after they were written."""
+    causes: dict[str, Cause] = {}
+    for note in ["".join(notes)] if at_once else notes:
+        pair.notes(note)
+        causes |= {name: cause for name, (cause, _) in pair.told("RUNNING").items()}
+    causes |= {name: cause for name, (cause, _) in pair.told("OUT_OF_MEMORY").items()}
+    assert causes == {"a": Cause.TASK_ERROR, "b": Cause.OUT_OF_MEMORY}
+
+
+def test_a_job_was_started_again_after_a_unit_of_it_was_killed(pair: Pair) -> None:
+    """What befell the second start, on a node with a clock of its own, did not befall the unit."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 5000\nended a 5020 0 9 5 -1 0 0\n")
+    pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\n")
+    assert pair.told("TIMEOUT")["a"][0] is Cause.KILLED
+
+
+def test_the_time_of_a_unit_is_counted_in_whole_hundredths(pair: Pair) -> None:
+    """16410.01 - 16350.01 < 60."""
+    pair.notes("job n1 60\nbooted n1 1000\nstarted a n1 16350.01\nended a 16410.01 124 0 5 -1 0 0\n")
+    assert pair.told("RUNNING")["a"][0] is Cause.TIME_LIMIT
 
 
 def test_a_run_is_cancelled_after_a_step_was_killed(pair: Pair) -> None:
