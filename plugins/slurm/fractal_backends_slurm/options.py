@@ -144,8 +144,6 @@ class SlurmOptions(Options):
         """See `Options.contradictions`."""
         yield from _packing(self)
         yield from _too_large(self)
-        if self.use_mem_per_cpu and self.mem is None:
-            yield ("use_mem_per_cpu",), "use_mem_per_cpu says how to ask for mem, which is not set"
         yield from _gpus_twice(self)
         yield from _set_twice(self)
         if both := sorted(expand(self.nodelist or "") & expand(self.exclude or "")):
@@ -156,7 +154,7 @@ class SlurmOptions(Options):
 
 
 def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | None:
-    """The account that pays: the run's, else the option, else the site's; None where at most a line says.
+    """The account that pays: the run's, else the option, else the site's; None where nobody says.
 
     Raises InvalidInputError where run and option disagree.
     """

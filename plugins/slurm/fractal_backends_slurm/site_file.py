@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from fractal_backends import Options, Source
 
 from .options import SlurmOptions, gpu_keys, names_gpus, sets_gpus
-from .values import OPTION_OF_LINE, exported, extra_line_problem, sbatch_options
+from .values import LIKE_OPTIONS, OPTION_OF_LINE, exported, extra_line_problem, sbatch_options
 
 _DEFAULT = "default_slurm_config"
 _GPU = "gpu_slurm_config"
@@ -36,16 +36,17 @@ def option_sources(model: type[Options], file: Source | None, meta: Source, give
     in the place of the default's.
     """
     sections = _sections(file) if file else {}
-    meta = _with_account(_with_right_lines(_from_meta(meta)))
+    meta = _with_options_of_lines(_with_right_lines(_from_meta(meta)))
     needs_gpu = _needs_gpu(sections.get(_DEFAULT), meta, given)
-    given = _with_account(_with_right_lines(replace(given, values=_given(given.values, model))))
+    given = replace(given, values=_given(given.values, model))
+    given = _with_options_of_lines(_with_right_lines(given))
     is_for_gpu = _ask_for_gpus([meta, given]) if needs_gpu is None else needs_gpu
     gpu, default = sections.pop(_GPU, None), sections.get(_DEFAULT)
     if gpu is not None:
         if is_for_gpu and default and "extra_lines" in gpu.values:
             sections[_DEFAULT] = _without(default, ["extra_lines"])
         sections[_GPU] = replace(gpu, used=is_for_gpu)
-    sources = [*sections.values(), meta, given]
+    sources = [*(_of_site(_with_options_of_lines(section)) for section in sections.values()), meta, given]
     if gpu is None and is_for_gpu and not _ask_for_gpus(sources):
         sources = _without_gpu_section(sources)
     unused = [source for source in sources if not source.used]
@@ -97,7 +98,7 @@ def _sections(file: Source) -> dict[str, Source]:
     """What the file is made of; one that has nothing but options is its own default section."""
     values = _renamed(file.values)
     if all(key in SlurmOptions.model_fields for key in values):
-        return {_DEFAULT: _with_right_lines(replace(file, values=_of_site(values)))}
+        return {_DEFAULT: _with_right_lines(replace(file, values=_set_values(values)))}
     sections = {"": replace(file, values={}, problems=(*file.problems, *_wrong_sections(values)))}
     for key in _SECTIONS:
         if isinstance(values.get(key), dict):
@@ -118,17 +119,24 @@ def _section(name: str, key: str, values: dict[str, Any]) -> Source:
     if key == _EXPORTS:
         return Source(name, {_EXPORTS: values})
     if key != _BATCHING:
-        return Source(name, _of_site(_renamed(values)))
+        return Source(name, _set_values(_renamed(values)))
     known = {option: value for option, value in _set_values(values).items() if option in _BATCHING_KEYS}
     unknown = tuple(_unknown(option, _BATCHING_KEYS) for option in values if option not in _BATCHING_KEYS)
     return Source(name, known, problems=unknown)
 
 
-def _of_site(values: dict[str, Any]) -> dict[str, Any]:
+def _of_site(section: Source) -> Source:
     """An account in the site file is a default: it gives way to the run's."""
-    return {
-        "default_account" if key == "account" else key: value for key, value in _set_values(values).items()
-    }
+    if "account" not in section.values:
+        return section
+    values = {**section.values}
+    account = values.pop("account")
+    if values.setdefault("default_account", account) == account:
+        return replace(section, values=values)
+    problem = (
+        f"default_account: is {values['default_account']!r}, and account is {account!r}: give one of them"
+    )
+    return replace(section, values=values, problems=(*section.problems, problem))
 
 
 def _unknown(key: str, names: tuple[str, ...]) -> str:
@@ -175,10 +183,7 @@ def _without_gpu_section(sources: list[Source]) -> list[Source]:
 
 def _together(sources: list[Source]) -> list[Source]:
     """Without what later sources set in another way; the last that has extra lines gets those of all."""
-    result = [
-        _without(source, [key for key in source.values if _is_replaced(key, source, sources[place + 1 :])])
-        for place, source in enumerate(sources)
-    ]
+    result = [_without_replaced(source, sources[place + 1 :]) for place, source in enumerate(sources)]
     lines: list[str] = []
     for source in sources:
         new = _effects(source.values)
@@ -201,30 +206,41 @@ def _with_right_lines(source: Source) -> Source:
     return replace(source, values={**source.values, "extra_lines": right}, problems=(*source.problems, *told))
 
 
-def _with_account(source: Source) -> Source:
-    """With the account that a line asks for as an option, unless the source contradicts itself."""
-    lines = [(line, dict(sbatch_options(line))) for line in _lines(source.values)]
-    accounts = {options["account"] for _, options in lines if "account" in options}
-    if len(accounts) != 1 or source.values.get("account") is not None:
-        return source
-    rests = [_line_without_account(line) if "account" in options else line for line, options in lines]
+def _with_options_of_lines(source: Source) -> Source:
+    """With options in place of what its lines say alike, unless the source contradicts itself."""
+    lines = [(line, sbatch_options(line)) for line in _lines(source.values)]
+    said: dict[str, set[str]] = {}
+    for name, value in (pair for _, pairs in lines for pair in pairs):
+        said.setdefault(name, set()).add(value)
+    agreed = {name: min(values) for name, values in said.items() if len(values) == 1 and name in LIKE_OPTIONS}
+    found = {name: value for name, value in agreed.items() if value and source.values.get(name) is None}
+    rests = [_line_without(found, line, pairs) for line, pairs in lines]
     left = {"extra_lines": [line for line in rests if line]} if any(rests) else {}
-    values = {**_without(source, ["extra_lines"]).values, "account": accounts.pop(), **left}
-    return replace(source, values=values)
+    values = {**_without(source, ["extra_lines"]).values, **found, **left}
+    return replace(source, values=values) if found else source
 
 
-def _line_without_account(line: str) -> str:
-    rest = [
-        f"--{name}={value}" if value else f"--{name}"
-        for name, value in sbatch_options(line)
-        if name != "account"
-    ]
-    return f"#SBATCH {shlex.join(rest)}" if rest else ""
+def _line_without(names: Container[str], line: str, pairs: Sequence[tuple[str, str]]) -> str:
+    rest = [(name, value) for name, value in pairs if name not in names]
+    if len(rest) == len(pairs):
+        return line
+    words = [f"--{name}={value}" if value else f"--{name}" for name, value in rest]
+    return f"#SBATCH {shlex.join(words)}" if words else ""
+
+
+def _without_replaced(source: Source, later: list[Source]) -> Source:
+    """Without what later sources set by other means. By the same means they win anyhow."""
+    left = _without(source, [key for key in source.values if _is_replaced(key, source, later)])
+    exports = left.values.get(_EXPORTS)
+    if not isinstance(exports, dict):
+        return left
+    lines = set().union(*(_effect("extra_lines", other.values.get("extra_lines")) for other in later))
+    exports = {name: path for name, path in exports.items() if f"export {name}" not in lines}
+    return replace(left, values={**left.values, _EXPORTS: exports})
 
 
 def _is_replaced(key: str, source: Source, later: list[Source]) -> bool:
-    """Whether later sources set the same by other means. By the same means they win anyhow."""
-    if key == "extra_lines":
+    if key in ("extra_lines", _EXPORTS):
         return False
     effect = _effect(key, source.values[key])
     return any(effect & _effects(_without(other, [key]).values) for other in later)
@@ -238,6 +254,8 @@ def _effect(key: str, value: Any) -> set[str]:
     """What an option decides, in words that options and lines share."""
     if key == "extra_lines":
         return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
+    if key == _EXPORTS:
+        return {f"export {name}" for name in value} if isinstance(value, dict) else set()
     if key not in (*OPTION_OF_LINE.values(), "default_account"):
         return set()
     is_about_gpus = key == "gpus" or (key == "gres" and names_gpus(str(value)))
@@ -248,8 +266,7 @@ def _effects_of_line(line: str) -> set[str]:
     if variable := exported(line):
         return {f"export {variable[0]}"}
     names = {OPTION_OF_LINE.get(name, f"--{name}") for name, _ in sbatch_options(line)}
-    default = ["default_account"] if "account" in names else []
-    return {*names, *default, *(["GPUs"] if sets_gpus(line) else [])}
+    return {*names, *(["GPUs"] if sets_gpus(line) else [])}
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import shlex
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fractal_backends import StrictPositiveInt
 
@@ -24,21 +24,23 @@ _SHORT = {
     **{"b": "begin", "d": "dependency", "k": "no-kill", "O": "overcommit", "Q": "quiet", "S": "core-spec"},
     **{"s": "oversubscribe"},
 }
+_MOST_DAYS = 10_000
 _FLAGS = "HkOQs"
 """Short options without a value: what follows in the same word are other options."""
 _OWN = frozenset(
     {
         *("array", "chdir", "comment", "error", "export", "export-file", "gid", "hold", "input"),
         *("job-name", "kill-on-invalid-dep", "no-requeue", "nodes", "ntasks", "open-mode", "output"),
-        *("parsable", "requeue", "test-only", "uid", "wait", "wrap"),
+        *("parsable", "requeue", "tasks", "test-only", "uid", "wait", "workdir", "wrap"),
     }
 )
 """What the backend itself gives sbatch, so that a line of a script which says otherwise would do nothing."""
 _SAME_AS_OWN = frozenset({("nodes", "1"), ("ntasks", "1"), ("no-requeue", "")})
-_AS_OPTIONS = (
-    *("partition", "mem", "time", "gres", "gpus", "constraint", "nodelist", "exclude", "account", "qos"),
-)
-OPTION_OF_LINE = {**dict(zip(_AS_OPTIONS, _AS_OPTIONS, strict=True)), "mem-per-cpu": "mem"}
+LIKE_OPTIONS = ("partition", "constraint", "nodelist", "exclude", "account", "qos")
+"""What `#SBATCH` lines say of array tasks as options do."""
+_UNLIKE_OPTIONS = ("mem", "time", "gres", "gpus")
+"""Where options are of units, or are weighed as a wish for GPUs."""
+OPTION_OF_LINE = {**{name: name for name in (*LIKE_OPTIONS, *_UNLIKE_OPTIONS)}, "mem-per-cpu": "mem"}
 """The option that sets what a `#SBATCH` line sets."""
 GPU_LINES = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 _UNDERSTOOD = {*_OWN, *OPTION_OF_LINE, *GPU_LINES, "clusters", "cpus-per-task"}
@@ -81,6 +83,8 @@ def seconds(time: str) -> int:
     total = int(match["days"] or 0) * 86_400 + hours * 3_600 + minutes * 60 + rest
     if total == 0:
         raise ValueError("must be more than no time at all")
+    if total > _MOST_DAYS * 86_400:
+        raise ValueError(f"must be at most {_MOST_DAYS} days")
     return total
 
 
@@ -195,7 +199,7 @@ def _each_once(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 OneLine = Annotated[str, BeforeValidator(_text_of_number), AfterValidator(_one_line)]
 """Text that ends up in one argument of sbatch."""
-WholeNumber = Annotated[StrictPositiveInt, BeforeValidator(_number_of_text)]
+WholeNumber = Annotated[StrictPositiveInt, Field(le=1_000_000_000), BeforeValidator(_number_of_text)]
 """A whole number from 1 up; text that is one, too."""
 Time = Annotated[OneLine, AfterValidator(_time)]
 """A time as SLURM has it."""

@@ -35,9 +35,9 @@ _OF_STATE = {
 }
 _OF_SLURM = re.compile(r"^(?:slurm[^:\n]*|srun|\[[^]\n]*\] error): .*", re.MULTILINE)
 """A line of SLURM's own, among what worker_init or srun's command may have printed."""
-_MEMORY = re.compile(
-    r"exceeded memory limit|oom.kill|out of memory|memory limit at some point", re.IGNORECASE
-)
+_POLLED = re.compile("exceeded memory limit", re.IGNORECASE)
+"""SLURM looked itself, and ended what used more."""
+_MEMORY = re.compile(_POLLED.pattern + "|oom.kill|out of memory|memory limit at some point", re.IGNORECASE)
 _TIME = re.compile(r"due to time limit", re.IGNORECASE)
 _CANCELLED = re.compile(r"\bCANCELLED AT\b")
 _LOST_SCRIPT = re.compile(r"execve\(\): .*/slurm_script: No such file")
@@ -89,13 +89,15 @@ def of_end_and_state(
 
     `lived_on`: the array task was seen to run after this end, which was then no part of its own.
     """
+    kernel_tells = end.oom_kills >= 0
     said = state.state if state is not None else ""
-    # What was lost with its node wrote no end.
-    if state is not None and said in _OF_STATE and said not in _NODE_LOST:
+    # What was lost with its node wrote no end; what the kernel ended was of another unit where it tells.
+    no_word = _NODE_LOST | {"OUT_OF_MEMORY"} if kernel_tells else _NODE_LOST
+    if state is not None and said in _OF_STATE and said not in no_word:
         if lived_on and said != "OUT_OF_MEMORY":
             return _exited(note, end)
         return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
-    if _was_ended(end) and _says(_MEMORY, words):
+    if _was_ended(end) and _says(_POLLED if kernel_tells else _MEMORY, words):
         info = f"SLURM ended its job on {note.host}.{_said(words)}"
         return _measured(Outcome(Cause.OUT_OF_MEMORY, info), end)
     return _exited(note, end)

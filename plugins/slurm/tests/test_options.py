@@ -51,6 +51,8 @@ def test_what_is_no_time(time: Any) -> None:
             ("mem", "4X"),
             ("mem", "9" * 400 + "K"),
             ("mem", "9" * 5_000 + "K"),
+            ("max_cpus_per_job", 10**400),
+            ("time", "9" * 400),
         ],
         *[("shebang", "/bin/sh"), ("shebang", "#!sh"), ("shebang", "#!/bin/sh\nid")],
         *[
@@ -74,6 +76,8 @@ def test_what_is_no_time(time: Any) -> None:
             ("extra_lines", ["#SBATCH --outp=x"]),
             ("extra_lines", ["#SBATCH --acc=x"]),
             ("extra_lines", ["#SBATCH --parti x"]),
+            ("extra_lines", ["#SBATCH --cluster=x"]),
+            ("extra_lines", ["#SBATCH --tasks=3"]),
             ("extra_lines", ["#SBATCH -M other"]),
             ("extra_lines", ["#SBATCH -QAother"]),
             ("extra_lines", ["#SBATCH -sH"]),
@@ -111,7 +115,6 @@ def test_lines_for_sbatch_and_lines_that_export() -> None:
         ({"target_num_jobs": 3, "max_num_jobs": 2}, ["target_num_jobs=3"]),
         ({"gpus": "1", "gres": "tmp:1,gpu:2"}, ["gpus and gres ask for GPUs"]),
         ({"gpus": "1", "extra_lines": ["#SBATCH --gres=gpu:1"]}, ["gpus and extra_lines ask for GPUs"]),
-        ({"use_mem_per_cpu": True}, ["mem, which is not set"]),
         ({"nodelist": "n[01-03],x", "exclude": "n02,x"}, ["both name n02, x", "nodelist names 4 nodes"]),
         ({"partition": "a", "extra_lines": ["#SBATCH -p b"]}, ["sets --partition"]),
         ({"mem": 5, "extra_lines": ["#SBATCH --mem-per-cpu=5"]}, ["sets --mem-per-cpu"]),
@@ -120,8 +123,8 @@ def test_lines_for_sbatch_and_lines_that_export() -> None:
         ({"cpus_per_task": 4, "max_cpus_per_job": 3}, ["cpus_per_task=4 is more than max_cpus_per_job=3"]),
         ({"mem": 4, "max_mem_per_job": 7, "parallel_tasks_per_job": 2}, ["need 8"]),
         (
-            {"use_mem_per_cpu": True, "nodelist": "a", "exclude": "a", "gpus": "1", "gres": "gpu:1"},
-            ["mem", "GPUs", "both name a"],
+            {"nodelist": "a", "exclude": "a", "gpus": "1", "gres": "gpu:1"},
+            ["GPUs", "both name a"],
         ),
         ({"gres": "tmp:1", "gpus": "1", "nodelist": "a[1]", "exclude": "a3"}, []),
     ],
@@ -170,6 +173,7 @@ def test_arguments_of_sbatch() -> None:
     ]
     more = {"gpus": "1", "constraint": "x y", "nodelist": "a[1-2]", "exclude": "a3", "qos": "low"}
     assert arguments(**more)[1:] == [f"--{name}={value}" for name, value in more.items()]
+    assert arguments(gpus=0, use_mem_per_cpu=True) == arguments()
 
 
 def test_who_pays() -> None:

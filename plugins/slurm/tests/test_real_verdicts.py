@@ -73,6 +73,15 @@ def test_out_of_memory(start_run: StartRun, script: str, options: dict[str, int]
 
 
 @CGROUP
+@pytest.mark.parametrize("options", [TOGETHER, AT_ONCE], ids=["in turn", "at once"])
+def test_who_is_killed_beside_one_that_is_out_of_memory(start_run: StartRun, options: dict[str, int]) -> None:
+    """Receipts are read after both have ended, and the kernel told which of them it was."""
+    units = {"before": "kill -9 $$", "hog": HOG, "after": "kill -9 $$"}
+    run = start_run(units, {"mem": 100, "poll_interval": 5.0, **options})
+    run.must_end(60, before=Cause.KILLED, hog=Cause.OUT_OF_MEMORY, after=Cause.KILLED)
+
+
+@CGROUP
 def test_what_a_unit_leaves_takes_no_memory_of_the_next(start_run: StartRun) -> None:
     keep = "python3 -c 'import time; x = bytearray(b\"x\") * (60 << 20); time.sleep({})'"
     run = start_run(

@@ -185,14 +185,11 @@ def test_a_line_with_an_account_asks_for_it_like_the_option(site: Callable[[Any]
 def test_a_line_of_the_site_gives_way(site: Callable[[Any], None]) -> None:
     gpu = {"account": "gpu"}
     site({"default_slurm_config": OWN_ACCOUNT, "gpu_slurm_config": gpu})
-    assert (charged_account(prepare(), None), prepare().extra_lines) == (
-        None,
-        (OWN_ACCOUNT["extra_lines"][0],),
-    )
+    assert (charged_account(prepare(), None), prepare().extra_lines) == ("mine", NICE)
     assert charged_account(prepare(), "other") == "other"
     for taken_back in ({"account": "meta"}, {"default_account": "meta"}):
         options = prepare({}, taken_back)
-        assert (charged_account(options, None), options.extra_lines) == ("meta", ())
+        assert (charged_account(options, None), options.extra_lines) == ("meta", NICE)
     assert charged_account(prepare({"needs_gpu": True}), None) == "gpu"
     site({"default_slurm_config": {"account": "site", **OWN_ACCOUNT}})
     (problem,) = problems()
@@ -250,8 +247,37 @@ def test_an_option_replaces_the_sites_line_and_the_other_way_round(site: Callabl
         {"default_slurm_config": {"partition": "main", "extra_lines": ["#SBATCH -C fast", "#SBATCH -q low"]}}
     )
     options = prepare({"constraint": "slow"}, {"extra_lines": ["#SBATCH -p other"]})
-    assert (options.partition, options.constraint) == (None, "slow")
-    assert options.extra_lines == ("#SBATCH -q low", "#SBATCH -p other")
+    assert (options.partition, options.constraint, options.qos) == ("other", "slow", "low")
+    assert options.extra_lines == ()
+
+
+def test_an_export_of_a_task_takes_the_place_of_the_sites(site: Callable[[Any], None]) -> None:
+    site({"user_local_exports": {"MODELS": "models", "OTHER": "other"}})
+    options = prepare({"extra_lines": ["export MODELS=/mine"]})
+    assert (options.exports, options.user_local_exports) == ({"MODELS": "/mine"}, {"OTHER": "other"})
+    site({"default_slurm_config": {"extra_lines": ["export MODELS=/site"]}})
+    options = prepare({}, {"user_local_exports": {"MODELS": "mine"}})
+    assert (options.exports, options.user_local_exports) == ({}, {"MODELS": "mine"})
+
+
+def test_how_to_ask_for_memory_is_no_wish_for_it(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"mem": "4G", "use_mem_per_cpu": True}})
+    assert prepare(given={"mem": None}).mem is None
+    assert prepare({"extra_lines": ["#SBATCH --mem-per-cpu=2G"]}).mem is None
+
+
+def test_two_accounts_of_a_site_are_told(site: Callable[[Any], None]) -> None:
+    for both in ({"account": "a", "default_account": "b"}, {"default_account": "b", "account": "a"}):
+        site({"default_slurm_config": both})
+        (problem,) = problems()
+        assert (
+            "default_slurm_config: default_account: is 'b', and account is 'a': give one of them" in problem
+        )
+
+
+def test_two_lines_that_disagree_are_told(site: Callable[[Any], None]) -> None:
+    (problem,) = problems({"extra_lines": ["#SBATCH -p short", "#SBATCH --partition=long"]})
+    assert "two lines in extra_lines set --partition: 'short' and 'long'" in problem
 
 
 def test_the_name_that_fractal_has_for_the_shebang(site: Callable[[Any], None]) -> None:

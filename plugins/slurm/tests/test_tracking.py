@@ -25,18 +25,21 @@ DEADLINE_S = 0.3
 
 
 class Files:
-    """Receipts, and what srun said of each step."""
+    """Receipts, what srun said of each step, and SLURM of the job."""
 
     def __init__(self) -> None:
-        self.new = ""
+        self.new, self.job = "", ""
         self.words: list[str] = []
+        self.words_on_job = ""
 
     def text(self, path: Path) -> str:
+        if path.name == "7_0.out":
+            return self.words_on_job
         return self.words.pop(0) if self.words and path.name == "out" else ""
 
     def receipts(self, *_: object) -> Iterable[tuple[str, bytes]]:
         new, self.new = self.new, ""
-        return [("7_0.receipt", new.encode())] if new else []
+        return [(f"{self.job}_0.receipt", new.encode())] if new else []
 
     def fetch(self, units: object) -> None:
         """All are here."""
@@ -62,9 +65,9 @@ class Pair:
         options = SlurmOptions(receipt_deadline=DEADLINE_S)
         self.tracker = Tracker(submission, cast(Place, self.files), options, cast(Records, NoRecords()))
 
-    def notes(self, text: str) -> None:
-        """The job's script wrote this."""
-        self.files.new = text
+    def notes(self, text: str, job: str = "7") -> None:
+        """The script of this job wrote this."""
+        self.files.new, self.files.job = text, job
         self.tracker.read()
 
     def told(self, state: str | None, **details: Any) -> dict[str, tuple[Cause, str]]:
@@ -120,11 +123,16 @@ def test_a_step_was_cancelled_in_a_job_that_went_on_and_ran_out_of_time(pair: Pa
 
 
 @pytest.mark.parametrize(
-    ("state", "cause"), [("TIMEOUT", Cause.KILLED), ("OUT_OF_MEMORY", Cause.OUT_OF_MEMORY)]
+    ("state", "kills", "cause"),
+    [
+        ("TIMEOUT", -1, Cause.KILLED),
+        ("OUT_OF_MEMORY", -1, Cause.OUT_OF_MEMORY),
+        ("OUT_OF_MEMORY", 0, Cause.KILLED),
+    ],
 )
-def test_a_unit_was_killed_before_another_one_began(pair: Pair, state: str, cause: Cause) -> None:
+def test_a_unit_was_killed_before_another_one_began(pair: Pair, state: str, kills: int, cause: Cause) -> None:
     """Where the kernel does not tell of memory, the last word on that is SLURM's."""
-    ended = "ended a 30.49 0 9 5 -1 -1 0"  # 10.03 + (30.49 - 10.03) > 30.49
+    ended = f"ended a 30.49 0 9 5 -1 {kills} 0"  # 10.03 + (30.49 - 10.03) > 30.49
     pair.notes(f"job n1 \nbooted n1 1000\nstarted a n1 10.03\n{ended}\nstarted b n1 30.49\n")
     assert pair.told(state)["a"][0] is cause
 
@@ -146,6 +154,29 @@ def test_only_the_last_that_failed_may_have_been_out_of_memory(
         causes |= {name: cause for name, (cause, _) in pair.told("RUNNING").items()}
     causes |= {name: cause for name, (cause, _) in pair.told("OUT_OF_MEMORY").items()}
     assert causes == {"a": Cause.TASK_ERROR, "b": Cause.OUT_OF_MEMORY}
+
+
+def test_a_step_that_was_killed_before_is_not_the_last(pair: Pair) -> None:
+    pair.notes(BOTH_RUN + "step b 137 15\n" + FAILED[0])
+    assert pair.told("OUT_OF_MEMORY")["a"][0] is Cause.OUT_OF_MEMORY
+
+
+def test_another_job_of_the_same_submission_is_no_sign_that_this_one_went_on(pair: Pair) -> None:
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nended a 20 0 15 5 -1 0 0\n")
+    pair.notes("job n1 \nbooted n1 1000\nstarted b n1 30\n", job="8")
+    assert pair.told("TIMEOUT")["a"][0] is Cause.TIME_LIMIT
+
+
+@pytest.mark.parametrize("went_on", [True, False])
+def test_what_slurm_said_of_the_job_is_of_the_unit_that_it_ended_with(pair: Pair, went_on: bool) -> None:
+    pair.files.words_on_job = (
+        "slurmstepd: error: StepId=7.batch exceeded memory limit (2 > 1), being killed\n"
+    )
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nended a 20 0 9 5 -1 0 0\n")
+    if went_on:
+        pair.notes("started b n1 30\n")
+    found = pair.told("FAILED", reason="JobLaunchFailure")
+    assert found["a"][0] is (Cause.KILLED if went_on else Cause.OUT_OF_MEMORY)
 
 
 def test_a_job_was_started_again_after_a_unit_of_it_was_killed(pair: Pair) -> None:
