@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 
 _NOT_WHOLE = "worker_init is not whole: a quote, a block, a here-document or its last line has no end"
+_VARIABLES_OF_SLURM = "export -p | grep -E '^(export|declare -x) SLURM_'"
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class JobScript:
         places = [
             f"fb_folder={shlex.quote(self.folder)}",
             f"fb_place={shlex.quote(self.place)}",
-            "fb_receipt=$fb_folder/${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt",
-            "fb_host=${SLURMD_NODENAME:-?}",
+            "fb_receipt=$fb_folder/$fb_array_task.receipt",
             f"fb_limit={self.limit_s or ''}",
         ]
         lines = [
@@ -66,6 +66,9 @@ class JobScript:
             f"cd {shlex.quote(self.home)} || exit 1",
             f"export FRACTAL_MARK={shlex.quote(os.path.basename(self.folder))}_$SLURM_ARRAY_TASK_ID.$$",
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
+            # worker_init may unset or change SLURM's variables.
+            "fb_job=$SLURM_JOB_ID fb_array_task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+            "fb_index=$SLURM_ARRAY_TASK_ID fb_host=${SLURMD_NODENAME:-?} fb_slurm=",
             *self._before_units(),
             "unset IFS; set +aefuvxC",  # whatever the lines above made of them
             *places,
@@ -82,12 +85,12 @@ class JobScript:
         """What is shell by definition; its end is noted where it ends the script."""
         if not self.worker_init:
             return []
-        name = '"${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.receipt"'
-        note = f'umask 077; echo "over ${{SLURMD_NODENAME:-?}}" >>{shlex.quote(self.folder)}/{name}'
+        note = f'umask 077; echo "over $fb_host" >>{shlex.quote(self.folder)}/"$fb_array_task.receipt"'
         trap = f'if [ -z "${{fb_begun:-}}" ]; then {note}; fi'
         # What has no end in it, a quote for instance, must not take in what follows.
         lines = "\n".join([self.worker_init.replace("\r\n", "\n"), "fb_whole=1", ""])
         return [
+            *([f"fb_slurm=$({_VARIABLES_OF_SLURM})"] if self.at_once > 1 else []),
             f"trap {shlex.quote(trap)} EXIT",
             f"eval {shlex.quote(lines)}",
             f'[ -n "${{fb_whole:-}}" ] || {{ echo {shlex.quote(_NOT_WHOLE)} >&2; exit 2; }}',

@@ -251,6 +251,13 @@ def test_initial_lines_that_change_how_the_shell_works(node: Node, options: str)
     assert not [line for line in seen.read_text().split("\0") if line.startswith("fb_")]
 
 
+def test_initial_lines_that_hide_slurm(node: Node) -> None:
+    init = "unset SLURM_ARRAY_JOB_ID SLURM_JOB_ID SLURMD_NODENAME; SLURM_ARRAY_TASK_ID=0"
+    notes = node.run("true", "exit 3", "exit 4", "exit 5", index=1, units_each=2, worker_init=init)
+    ends = {label: (note.host, _end(note).exit_code) for label, note in notes.items()}
+    assert ends == {"0_par_0000002": ("n1", 4), "0_par_0000003": ("n1", 5)}
+
+
 @pytest.mark.parametrize("separator", [":", "/", "0", ""])
 def test_initial_lines_that_change_how_words_are_split(node: Node, separator: str) -> None:
     notes = node.run("true", "exit 3", worker_init=f"IFS='{separator}'")

@@ -101,6 +101,24 @@ def test_worker_init(start_run: StartRun) -> None:
     run.must_end(30)
 
 
+HIDES_SLURM = r"unset $(env | sed -n 's/^\(SLURM[A-Za-z0-9_]*\)=.*/\1/p')"
+"""As is usual where a task starts programs that would take themselves for steps of its job."""
+
+
+def test_worker_init_that_hides_slurm(start_run: StartRun) -> None:
+    see = 'test -z "$(env | grep ^SLURM)"'
+    units = {"a": f"setsid sleep 300 & {see}", "b": "exit 3", "c": see, "d": "kill -9 $$", "e": see}
+    run = start_run(units, {"tasks_per_job": 3, "parallel_tasks_per_job": 1}, worker_init=HIDES_SLURM)
+    run.must_end(50, b=Cause.TASK_ERROR, d=Cause.KILLED)
+
+
+def test_worker_init_that_hides_slurm_from_steps(start_run: StartRun) -> None:
+    """Which have variables of SLURM all the same."""
+    side_by_side = {"tasks_per_job": 2, "parallel_tasks_per_job": 2}
+    run = start_run({"a": "sleep 1", "b": "exit 3"}, side_by_side, worker_init=HIDES_SLURM)
+    run.must_end(50, b=Cause.TASK_ERROR)
+
+
 @pytest.mark.parametrize("init", ["exit 7", "false", "nonsense ((", "cd /nowhere || exit 1"])
 def test_worker_init_that_fails(start_run: StartRun, init: str) -> None:
     run = start_run({"a": "exit 0"}, {"receipt_deadline": 600}, worker_init=init)

@@ -1,6 +1,6 @@
 fb_umask=$(umask)
 umask 077
-fb_first=$((SLURM_ARRAY_TASK_ID * fb_units_each + 1))
+fb_first=$((fb_index * fb_units_each + 1))
 fb_last=$((fb_first + fb_units_each - 1))
 fb_awk=awk fb_known=
 if command -v mawk >/dev/null; then fb_awk=mawk fb_known=1; fi # the quickest
@@ -11,7 +11,7 @@ echo "job $fb_host $fb_limit" >>"$fb_receipt" || exit 1
 # More arguments: what starts awk.
 fb_run() {
     fb_from=$1 fb_to=$2 fb_start=$3 fb_left=
-    fb_program="fb_umask=$fb_umask fb_start=$fb_start
+    fb_program="fb_array_task=$fb_array_task fb_host=$fb_host fb_umask=$fb_umask fb_start=$fb_start
 $fb_unit"
     shift 3
     fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known" "$fb_receipt" "$fb_host")
@@ -36,6 +36,7 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
 }
 
 if [ "$fb_at_once" -gt 1 ]; then
+    eval "$fb_slurm" # which srun needs
     if [ -n "$fb_memory" ]; then
         fb_memory=--mem=$fb_memory
     elif [ -n "${SLURM_MEM_PER_NODE:-}" ] && [ "$SLURM_MEM_PER_NODE" -gt 0 ]; then
@@ -95,7 +96,9 @@ if [ -r "$fb_group/cgroup.procs" ]; then
     done <"$fb_group/cgroup.procs" 2>/dev/null
 elif fb_may_be_left; then
     for fb_environment in $(grep -lsz "^FRACTAL_MARK=$FRACTAL_MARK\$" /proc/[0-9]*/environ); do
-        grep -qsz "^SLURM_JOB_ID=$SLURM_JOB_ID\$" "$fb_environment" || continue
+        if grep -qsz "^SLURM_JOB_ID=" "$fb_environment"; then
+            grep -qsz "^SLURM_JOB_ID=$fb_job\$" "$fb_environment" || continue
+        fi
         fb_pid=${fb_environment%/environ}
         fb_pid=${fb_pid#/proc/}
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
