@@ -342,6 +342,11 @@ def test_what_is_no_regular_file_in_place_of_the_output_is_a_job_error(tmp_path:
     assert "It is not a regular file" in _invalid(tmp_path / "run", [["output_file_is", what]])
 
 
+def test_an_output_that_no_memory_could_hold_is_a_job_error(tmp_path: Path) -> None:
+    problem = "It has 68,719,476,736 bytes, more than 1,073,741,824"
+    assert problem in _invalid(tmp_path / "run", [["output_file_is", "huge"]])
+
+
 def test_other_units_outputs_count_when_one_is_not_valid(tmp_path: Path) -> None:
     do = {"b": [["raw", "{"]], "*": [updates({"zarr_url": "new"})]}
     with pytest.raises(JobExecutionError, match="Validation of task output failed"):

@@ -277,6 +277,9 @@ def _make(path: str, what: str) -> None:
         os.mkfifo(path)
     elif what == "folder":
         os.mkdir(path)
+    elif what == "huge":
+        with open(path, "wb") as file:
+            file.truncate(1 << 36)
     else:
         os.symlink("/dev/zero", path)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -14,6 +16,8 @@ from ..models import Filters, ImageUpdate, InitOutput, ParallelizationItem, Task
 
 OutputT = TypeVar("OutputT", TaskOutput, InitOutput)
 
+_MOST_BYTES = 1 << 30
+"""Of an output file: several times what is said of a million images."""
 _SHOWN_DATA = 2_000
 _SHOWN_PROBLEMS = 20
 
@@ -43,7 +47,11 @@ def read_output(unit: Unit, model: type[OutputT]) -> OutputT:
 
 def _read_regular(path: str) -> bytes:
     with open_regular(path) as file:
-        return file.read()
+        size = file.seek(0, os.SEEK_END)
+        if size > _MOST_BYTES:
+            raise OSError(errno.EFBIG, f"It has {size:,} bytes, more than {_MOST_BYTES:,}")
+        file.seek(0)
+        return file.read(_MOST_BYTES)
 
 
 def _problems(error: ValidationError, model: type[BaseModel]) -> str:

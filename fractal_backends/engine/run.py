@@ -147,7 +147,7 @@ class Run:
                     self._logger.warning("Unit %s ended twice; its first end counts", event.unit.label)
         except Exception as error:
             self._logger.exception("The backend failed")
-            reason = f"The backend failed: {error}"
+            reason = f"The backend failed: {str(error) or type(error).__name__}"
         missing = Outcome(Cause.CANCELLED if self._cancelled.is_set() else Cause.LOST, reason)
         for unit, outcome in zip(units, outcomes, strict=True):
             if outcome is None:

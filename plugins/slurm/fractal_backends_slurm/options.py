@@ -88,7 +88,7 @@ class SlurmOptions(Options):
     target_num_jobs: WholeNumber | None = None
     """Array tasks that the units of a task part should become."""
     max_num_jobs: WholeNumber | None = None
-    """Array tasks that the units of a task part may become."""
+    """Array tasks that the units of a task part may become, be they larger than tasks_per_job."""
     user_local_exports: dict[VariableName, RelativePath] = Field(default_factory=dict)
     """Environment variables of the units, with paths that are relative to the user's cache folder."""
     poll_interval: float = Field(2.0, gt=0, le=3_600)

@@ -109,9 +109,11 @@ class Scheduler:
             try:
                 answer = call.answer(TIMEOUT_S, stop=stop if before else None)
             except SchedulerError as error:
+                if _COMMAND_FAILED in call.errors:
+                    told = f"pre_submission_commands: {call.errors[:2_000]}"
+                    raise SchedulerError(told, may_pass=False) from error
                 after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
-                may_pass = error.may_pass and _COMMAND_FAILED not in call.errors
-                raise SchedulerError(f"{error}{after}", may_pass=may_pass) from error
+                raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
         if before and not answer.strip():
             raise SchedulerError("pre_submission_commands ended before sbatch was called", may_pass=False)
         number = answer.strip().rpartition("\n")[2].partition(";")[0]

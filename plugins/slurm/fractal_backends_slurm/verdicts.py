@@ -153,8 +153,8 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
         return Outcome(_OF_STATE[state.state], _story(state, note) + _said(words))
     if state.signal:
         return Outcome(Cause.KILLED, f"Its job was ended on {note.host}.{_said(words)}", signal=state.signal)
-    info = f"What ran it on {note.host} was ended; SLURM says {state.state} of the job.{_said(words)}"
-    return Outcome(Cause.LOST, info)
+    unknown = f"Nothing was written down of its end on {note.host}"
+    return Outcome(Cause.LOST, f"{unknown}; SLURM says {state.state} of the job.{_said(words)}")
 
 
 def without_receipts(folder: Path) -> Outcome:

@@ -225,6 +225,15 @@ def test_a_folder_that_cannot_be_written_to(node: Node) -> None:
     assert "directory" in note.said.lower()
 
 
+def test_a_unit_whose_start_cannot_be_noted_is_not_claimed(node: Node) -> None:
+    receipt, ran = node.folder / "7_0.receipt", node.place / "ran"
+    with pytest.raises(IsADirectoryError):
+        node.run(f"mv {_q(receipt)} {_q(node.place)}; mkdir {_q(receipt)}", f"touch {_q(ran)}")
+    assert (node.place / "0_par_0000000.log").exists()
+    assert not (node.place / "0_par_0000001.log").exists()
+    assert not ran.exists()
+
+
 def test_array_tasks_have_their_own_units(node: Node) -> None:
     notes = node.run("true", "true", "true", "true", "true", units_each=2, index=1)
     assert sorted(notes) == ["0_par_0000002", "0_par_0000003"]

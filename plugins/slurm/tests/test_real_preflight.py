@@ -133,7 +133,8 @@ def test_commands_before_a_submission_may_make_it_right(
 def test_a_command_before_a_submission_fails(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["true", "false"]})
     run.must_end(a=Cause.LAUNCH_FAILED)
-    assert "'false' failed with exit code 1" in run.outcomes["a"].info
+    assert "pre_submission_commands: 'false' failed with exit code 1" in run.outcomes["a"].info
+    assert "sbatch" not in run.outcomes["a"].info
     run.must_leave_no_files()
     assert slurm_lab.calls("sbatch") == []
 

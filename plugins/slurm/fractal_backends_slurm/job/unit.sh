@@ -28,8 +28,10 @@ case $1 in
 */*) [ -f "$1" ] && [ -x "$1" ] ;;
 *) command -v "$1" >/dev/null 2>&1 ;;
 esac || fb_refuse command
+# A claim of which nothing is known would leave the unit lost, although it was not started.
+echo "started $fb_label $fb_host $fb_now" >>"$fb_receipt" || { rm -f "$fb_stem.log"; fb_refuse receipt; }
 # Written over rather than anew: to empty a file that has just been written is what takes long.
-{ echo "started $fb_label $fb_host $fb_now" >>"$fb_receipt" && echo "$$" 1<>"$fb_receipt.$fb_start"; } || fb_refuse receipt
+echo "$$" 1<>"$fb_receipt.$fb_start" || fb_refuse receipt
 exec </dev/null >>"$fb_stem.log" 2>&1
 umask "$fb_umask"
 set -- "$@" --args-json "$fb_stem.args.json" --out-json "$fb_stem.metadiff.json"
