@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -345,6 +347,18 @@ def test_what_is_no_regular_file_in_place_of_the_output_is_a_job_error(tmp_path:
 def test_an_output_that_no_memory_could_hold_is_a_job_error(tmp_path: Path) -> None:
     problem = "It has 68,719,476,736 bytes, more than 1,073,741,824"
     assert problem in _invalid(tmp_path / "run", [["output_file_is", "huge"]])
+
+
+def test_an_output_takes_the_memory_of_its_size(tmp_path: Path) -> None:
+    """Where the runner may have little, as on many login nodes."""
+    (size,) = re.findall(r"^VmSize:\s+(\d+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, ((int(size) << 10) + (800 << 20), before[1]))
+    try:
+        run(tmp_path / "run", [parallel([updates({"zarr_url": "new"})])], ["a"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert names(saved(tmp_path / "run")["images"]) == ["a", "new"]
 
 
 def test_other_units_outputs_count_when_one_is_not_valid(tmp_path: Path) -> None:

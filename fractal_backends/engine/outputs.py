@@ -51,7 +51,7 @@ def _read_regular(path: str) -> bytes:
         if size > _MOST_BYTES:
             raise OSError(errno.EFBIG, f"It has {size:,} bytes, more than {_MOST_BYTES:,}")
         file.seek(0)
-        return file.read(_MOST_BYTES)
+        return file.read(size)
 
 
 def _problems(error: ValidationError, model: type[BaseModel]) -> str:
