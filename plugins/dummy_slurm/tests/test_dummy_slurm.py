@@ -23,7 +23,7 @@ from conftest import eventually
 from fractal_backends import Cause, InvalidInputError, TaskExecutionError, get_backend
 from tests.helpers.plugins import open_folder
 from tests.helpers.processes import ROOT
-from tests.helpers.slurm_runs import SlurmRun
+from tests.helpers.slurm_runs import SLOW_HOG, SlurmRun
 
 
 def _run(folder: Path, command: str, images: int) -> dict[str, Any]:
@@ -49,6 +49,14 @@ def test_units_run(tmp_path: Path) -> None:
 def test_exit_codes_are_told(tmp_path: Path) -> None:
     with pytest.raises(TaskExecutionError, match="exit code 1"):
         _run(tmp_path / "run", "/bin/false", 2)
+
+
+def test_a_child_takes_too_much_memory_and_its_unit_goes_on(tmp_path: Path) -> None:
+    """On a cluster with no settings."""
+    units = {"hog": f"{SLOW_HOG}; exit 0", "a": "exit 0", "b": "exit 3"}
+    run = SlurmRun(tmp_path, units, {"mem": 100, "tasks_per_job": 2}, backend="dummy_slurm")
+    run.start()
+    run.must_end(60, hog=Cause.OUT_OF_MEMORY, b=Cause.TASK_ERROR)
 
 
 def _shell(command: str) -> subprocess.CompletedProcess[str]:

@@ -75,8 +75,9 @@ class ClusterConfig:
     """Whether there is a database for sacct."""
     accounting_lag_s: float = 0.0
     """How late sacct knows of what happens."""
-    memory_kill: str = "cgroup"
-    """cgroup: the biggest process is killed; poll: the whole job is; none: nobody looks."""
+    memory_kill: str = "poll"
+    """poll: the whole job is killed; cgroup: the biggest process is, of which its script, other than from a
+    kernel, learns nothing; none: nobody looks."""
     memory_interval_s: float = 0.1
     """How often memory is looked at."""
     def_mem_per_cpu: int = 100
