@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import shlex
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ _BATCHING_KEYS = (
     *("target_num_jobs", "max_num_jobs"),
 )
 _OTHER_NAMES = {"shebang_line": "shebang"}
+_NO_LINES: tuple[object, ...] = ([], ())
 _ON_THE_RUNNER = "pre_submission_commands"
 
 
@@ -36,17 +37,20 @@ def option_sources(model: type[Options], file: Source | None, meta: Source, give
     in the place of the default's.
     """
     sections = _sections(file) if file else {}
-    meta = _with_options_of_lines(_with_right_lines(_from_meta(meta)))
+    meta = _with_lines_read(_from_meta(meta))
     needs_gpu = _needs_gpu(sections.get(_DEFAULT), meta, given)
     given = replace(given, values=_given(given.values, model))
-    given = _with_options_of_lines(_with_right_lines(given))
+    if given.values.get("extra_lines") in _NO_LINES:
+        meta = _without(meta, ["extra_lines"])
+        sections = {key: _without(section, ["extra_lines"]) for key, section in sections.items()}
+    given = _with_lines_read(given)
     is_for_gpu = _ask_for_gpus([meta, given]) if needs_gpu is None else needs_gpu
     gpu, default = sections.pop(_GPU, None), sections.get(_DEFAULT)
     if gpu is not None:
         if is_for_gpu and default and "extra_lines" in gpu.values:
             sections[_DEFAULT] = _without(default, ["extra_lines"])
         sections[_GPU] = replace(gpu, used=is_for_gpu)
-    sources = [*(_of_site(_with_options_of_lines(section)) for section in sections.values()), meta, given]
+    sources = [*map(_of_site, sections.values()), meta, given]
     if gpu is None and is_for_gpu and not _ask_for_gpus(sources):
         sources = _without_gpu_section(sources)
     unused = [source for source in sources if not source.used]
@@ -98,11 +102,11 @@ def _sections(file: Source) -> dict[str, Source]:
     """What the file is made of; one that has nothing but options is its own default section."""
     values = _renamed(file.values)
     if all(key in SlurmOptions.model_fields for key in values):
-        return {_DEFAULT: _with_right_lines(replace(file, values=_set_values(values)))}
+        return {_DEFAULT: _with_lines_read(replace(file, values=_set_values(values)))}
     sections = {"": replace(file, values={}, problems=(*file.problems, *_wrong_sections(values)))}
     for key in _SECTIONS:
         if isinstance(values.get(key), dict):
-            sections[key] = _with_right_lines(_section(f"{file.name}, {key}", key, values[key]))
+            sections[key] = _with_lines_read(_section(f"{file.name}, {key}", key, values[key]))
     return sections
 
 
@@ -183,6 +187,10 @@ def _without_gpu_section(sources: list[Source]) -> list[Source]:
 
 def _together(sources: list[Source]) -> list[Source]:
     """Without what later sources set in another way; the last that has extra lines gets those of all."""
+    sources = [
+        _without(source, ["extra_lines"]) if source.values.get("extra_lines") in _NO_LINES else source
+        for source in sources
+    ]
     result = [_without_replaced(source, sources[place + 1 :]) for place, source in enumerate(sources)]
     lines: list[str] = []
     for source in sources:
@@ -195,37 +203,31 @@ def _together(sources: list[Source]) -> list[Source]:
     return result
 
 
-def _with_right_lines(source: Source) -> Source:
-    """With the wrong ones as problems, told by their place in this source."""
+def _with_lines_read(source: Source) -> Source:
+    """With each setting in a line of its own, wrong lines as problems, told by their place in this source,
+    and options in the place of what its lines say alike, unless the source contradicts itself."""
     lines = _lines(source.values)
     problems = {place: problem for place, line in enumerate(lines) if (problem := extra_line_problem(line))}
-    if not problems:
-        return source
-    right = [line for place, line in enumerate(lines) if place not in problems]
     told = (f"extra_lines.{place}: {problem} (got {lines[place]!r})" for place, problem in problems.items())
-    return replace(source, values={**source.values, "extra_lines": right}, problems=(*source.problems, *told))
-
-
-def _with_options_of_lines(source: Source) -> Source:
-    """With options in place of what its lines say alike, unless the source contradicts itself."""
-    lines = [(line, sbatch_options(line)) for line in _lines(source.values)]
+    right = [one for place, line in enumerate(lines) if place not in problems for one in _one_each(line)]
     said: dict[str, set[str]] = {}
-    for name, value in (pair for _, pairs in lines for pair in pairs):
+    for name, value in (pair for line in right for pair in sbatch_options(line)):
         said.setdefault(name, set()).add(value)
     agreed = {name: min(values) for name, values in said.items() if len(values) == 1 and name in LIKE_OPTIONS}
     found = {name: value for name, value in agreed.items() if value and source.values.get(name) is None}
-    rests = [_line_without(found, line, pairs) for line, pairs in lines]
-    left = {"extra_lines": [line for line in rests if line]} if any(rests) else {}
-    values = {**_without(source, ["extra_lines"]).values, **found, **left}
-    return replace(source, values=values) if found else source
+    values = {**source.values, **found}
+    if lines:
+        values["extra_lines"] = [line for line in right if not found.keys() & dict(sbatch_options(line))]
+    return replace(source, values=values, problems=(*source.problems, *told))
 
 
-def _line_without(names: Container[str], line: str, pairs: Sequence[tuple[str, str]]) -> str:
-    rest = [(name, value) for name, value in pairs if name not in names]
-    if len(rest) == len(pairs):
-        return line
-    words = [f"--{name}={value}" if value else f"--{name}" for name, value in rest]
-    return f"#SBATCH {shlex.join(words)}" if words else ""
+def _one_each(line: str) -> list[str]:
+    """A line for each option of one that may set several."""
+    options = sbatch_options(line)
+    if len(options) < 2:
+        return [line]
+    words = (f"--{name}={value}" if value else f"--{name}" for name, value in options)
+    return [f"#SBATCH {shlex.quote(word)}" for word in words]
 
 
 def _without_replaced(source: Source, later: list[Source]) -> Source:
@@ -254,9 +256,7 @@ def _effect(key: str, value: Any) -> set[str]:
     """What an option decides, in words that options and lines share."""
     if key == "extra_lines":
         return set().union(*(_effects_of_line(line) for line in _lines({key: value})))
-    if key == _EXPORTS:
-        return {f"export {name}" for name in value} if isinstance(value, dict) else set()
-    if key not in (*OPTION_OF_LINE.values(), "default_account"):
+    if key not in OPTION_OF_LINE.values():
         return set()
     is_about_gpus = key == "gpus" or (key == "gres" and names_gpus(str(value)))
     return {key, *(["GPUs"] if is_about_gpus and value is not None else [])}

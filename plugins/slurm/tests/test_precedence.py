@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fractal_backends_slurm.options import SlurmOptions, charged_account
+from fractal_backends_slurm.values import LIKE_OPTIONS
 from hypothesis import HealthCheck, event, given, settings, strategies as st
 
 from fractal_backends import InvalidInputError
@@ -69,7 +70,7 @@ def expected(sources: dict[str, Said]) -> dict[str, str]:
     for name, said in sources.items():
         has_lines = any(form == "line" for form, _ in said.values())
         if name == PROFILE and has_lines:  # in place of the default's
-            held = {m: v for m, v in held.items() if sources[SITE][m][0] == "option"}
+            held = {m: v for m, v in held.items() if m in LIKE_OPTIONS or sources[SITE][m][0] == "option"}
         held |= {m: v for m, (_, v) in said.items() if v is not None or name == GIVEN}
     return {matter: value for matter, value in held.items() if value is not None}
 

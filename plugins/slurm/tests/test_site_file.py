@@ -255,9 +255,43 @@ def test_an_export_of_a_task_takes_the_place_of_the_sites(site: Callable[[Any], 
     site({"user_local_exports": {"MODELS": "models", "OTHER": "other"}})
     options = prepare({"extra_lines": ["export MODELS=/mine"]})
     assert (options.exports, options.user_local_exports) == ({"MODELS": "/mine"}, {"OTHER": "other"})
-    site({"default_slurm_config": {"extra_lines": ["export MODELS=/site"]}})
-    options = prepare({}, {"user_local_exports": {"MODELS": "mine"}})
-    assert (options.exports, options.user_local_exports) == ({}, {"MODELS": "mine"})
+    options = prepare({"extra_lines": ["export MODELS=/mine"]}, {"extra_lines": None})
+    assert (options.exports, options.user_local_exports) == ({}, {"MODELS": "models", "OTHER": "other"})
+
+
+def test_each_setting_of_a_line_counts_for_itself(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"extra_lines": ["#SBATCH --mem=2G --nice=3 -p main"]}})
+    options = prepare({"mem": "4G"})
+    assert (options.mem, options.partition, options.extra_lines) == (4096, "main", ("#SBATCH --nice=3",))
+
+
+def test_no_lines_leave_what_they_had_taken_away(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"mem": "4G", "partition": "main"}})
+    lines = {"extra_lines": ["#SBATCH --mem=2G", "#SBATCH -q low"]}
+    nothing: list[Json] = [{"extra_lines": None}, {"extra_lines": []}]
+    for none in nothing:
+        options = prepare(lines, none)
+        assert (options.mem, options.partition, options.qos) == (4096, "main", "low")
+
+
+def test_a_line_of_the_given_options_is_not_none(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"extra_lines": ["#SBATCH --nice=3"]}})
+    options = prepare({}, {"extra_lines": ["#SBATCH -p long"]})
+    assert (options.partition, options.extra_lines) == ("long", ("#SBATCH --nice=3",))
+
+
+def test_lines_like_options_stay_beside_those_of_the_gpu_profile(site: Callable[[Any], None]) -> None:
+    usual = {"extra_lines": ["#SBATCH -p main -A lab", "#SBATCH --nice=3"]}
+    site({"default_slurm_config": usual, "gpu_slurm_config": {"extra_lines": ["#SBATCH --gres=gpu:1"]}})
+    options = prepare({"needs_gpu": True})
+    assert (options.partition, charged_account(options, None)) == ("main", "lab")
+    assert options.extra_lines == ("#SBATCH --gres=gpu:1",)
+
+
+def test_what_is_exported_without_a_cache_folder_stays(site: Callable[[Any], None]) -> None:
+    site({"default_slurm_config": {"extra_lines": ["export A=/a"]}, "user_local_exports": {"A": "a"}})
+    options = prepare()
+    assert (options.exports, options.user_local_exports) == ({"A": "/a"}, {"A": "a"})
 
 
 def test_how_to_ask_for_memory_is_no_wish_for_it(site: Callable[[Any], None]) -> None:
