@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, field
 
@@ -42,7 +43,8 @@ class Note:
     host: str = ""
     end: End | None = None
     refused: str = ""
-    """Why it was not started: `claimed` (some job had started it before), `log` or `command`."""
+    """Why it was not started: `claimed` (some job had started it before), `log`, `command`, or
+    `receipt`: its start could not be noted, so that it claims nothing."""
     said: str = ""
     """The shell's words on that."""
     step: int | None = None
@@ -54,13 +56,13 @@ class Note:
     """In which start of its array task it was started."""
 
     @property
-    def over_at(self) -> float | None:
-        """When nothing more was to come of it, by the clock of `uptime`; None while that is not known."""
+    def over_at(self) -> tuple[float, float]:
+        """After what nothing more came of it: the start, and the time by the clock of `uptime`."""
         if self.end is not None:
-            return self.end.uptime
+            return self.start, self.end.uptime
         if self.refused:
-            return 0.0
-        return None if self.step is None else self.step_uptime
+            return 0, 0.0
+        return (math.inf, 0.0) if self.step is None else (self.start, self.step_uptime)
 
 
 @dataclass
@@ -131,6 +133,7 @@ class Receipts:
                 case ["step", label, code, uptime]:
                     note = self._note(label)
                     note.step, note.step_uptime = int(code), float(uptime)
+                    note.start = note.start or job.starts
                     return label
         except ValueError:  # a line that is not whole: an end that is not there is asked for elsewhere
             pass

@@ -109,8 +109,8 @@ class Scheduler:
             try:
                 answer = call.answer(TIMEOUT_S, stop=stop if before else None)
             except SchedulerError as error:
-                if _COMMAND_FAILED in call.errors:
-                    told = f"pre_submission_commands: {call.errors[:2_000]}"
+                if _COMMAND_FAILED in call.errors.rpartition("\n")[2]:
+                    told = f"pre_submission_commands: {call.errors[-2_000:]}"
                     raise SchedulerError(told, may_pass=False) from error
                 after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
                 raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error

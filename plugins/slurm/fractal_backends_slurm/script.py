@@ -15,7 +15,6 @@ from functools import cache
 from importlib.resources import files
 
 _NOT_WHOLE = "worker_init is not whole: a quote, a block, a here-document or its last line has no end"
-_VARIABLES_OF_SLURM = "export -p | grep -E '^(export|declare -x) SLURM_'"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,8 @@ class JobScript:
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
             # worker_init may unset or change SLURM's variables.
             "fb_job=$SLURM_JOB_ID fb_array_task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
-            "fb_index=$SLURM_ARRAY_TASK_ID fb_host=${SLURMD_NODENAME:-?} fb_slurm=",
+            "fb_index=$SLURM_ARRAY_TASK_ID fb_host=${SLURMD_NODENAME:-?} fb_conf=${SLURM_CONF:-}",
+            "fb_node_memory=${SLURM_MEM_PER_NODE:-0} fb_core_memory=${SLURM_MEM_PER_CPU:-}",
             *self._before_units(),
             "unset IFS; set +aefuvxC",  # whatever the lines above made of them
             *places,
@@ -90,7 +90,6 @@ class JobScript:
         # What has no end in it, a quote for instance, must not take in what follows.
         lines = "\n".join([self.worker_init.replace("\r\n", "\n"), "fb_whole=1", ""])
         return [
-            *([f"fb_slurm=$({_VARIABLES_OF_SLURM})"] if self.at_once > 1 else []),
             f"trap {shlex.quote(trap)} EXIT",
             f"eval {shlex.quote(lines)}",
             f'[ -n "${{fb_whole:-}}" ] || {{ echo {shlex.quote(_NOT_WHOLE)} >&2; exit 2; }}',

@@ -153,11 +153,11 @@ class Submitter:
                 )
         except SchedulerError as error:
             submission.try_at = time.monotonic() + pause
-            self._logger.warning("A submission of %d units failed: %s", len(submission.units), error)
+            self._logger.warning("A submission failed (units: %d): %s", len(submission.units), error)
             raise
         self._logger.info(
-            "%d units are job %s, %d array tasks",
-            *(len(submission.units), submission.job, len(submission.parts)),
+            "Submitted job %s; array tasks: %d, units: %d",
+            *(submission.job, len(submission.parts), len(submission.units)),
         )
 
     def try_out(self, submission: Submission) -> str:

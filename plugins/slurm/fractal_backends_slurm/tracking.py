@@ -162,7 +162,8 @@ class Tracker:
         notes = self.submission.receipts.notes
         touched, self._touched = [label for label in self._touched if label in self._open], {}
         # Ends first: what follows in the same array task must not be told to run beside what it followed.
-        for label in [label for label in touched if notes[label].end is not None]:
+        ended = [label for label in touched if notes[label].end is not None]
+        for label in sorted(ended, key=lambda label: notes[label].over_at):
             yield from self._look_at_receipt(label)
         yield from self._endings.bring_home()
         for label in [label for label in touched if label in self._open]:
@@ -180,8 +181,8 @@ class Tracker:
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
-            ends = [other.over_at for other in self._notes_of(self._left[index].values())]
-            is_last = all(end is not None and end <= note.end.uptime for end in ends)
+            others = self._notes_of(reversed(self._left[index].values()))  # the last ones tell it soonest
+            is_last = not note.end.is_good and all(other.over_at <= note.over_at for other in others)
             limit_s = self.submission.receipts.limit_of(note.job, index)
             outcome = verdicts.of_end(note, note.end, limit_s, is_last=is_last)
             if outcome is None:
@@ -198,12 +199,10 @@ class Tracker:
         return (self.submission.receipts.notes.get(unit.label, _NOTHING) for unit in units)
 
     def _went_on(self, note: Note, job: str, index: int) -> bool:
-        """Whether its array task started another unit after this one ended, or was itself started again."""
-        over_at = note.over_at or 0.0
-        others = [other for other in self._notes_of(self.submission.parts[index]) if other.job == job]
-        return self.submission.receipts.was_started_again(note, index) or any(
-            other.start >= note.start and other.uptime >= over_at for other in others
-        )
+        """Whether its array task started another unit after this one ended, in the same start."""
+        others = [other for other in self._notes_of(self.submission.parts[index]) if other is not note]
+        of_start = [other for other in others if (other.job, other.start) == (job, note.start)]
+        return any((other.start, other.uptime) >= note.over_at for other in of_start)
 
     def _close(self, unit: Unit) -> None:
         index, _ = self._open.pop(unit.label)
@@ -293,7 +292,9 @@ class Tracker:
         suspect, words = self._suspects[unit.label], self._words_on(unit)
         went_on = self._went_on(note, job, index)
         lived_on = suspect.lived_on or went_on
-        if suspect.of_step is not None:
+        if not went_on and self.submission.receipts.was_started_again(note, index):
+            outcome = verdicts.of_interrupted(note, state, words, started_again=True)
+        elif suspect.of_step is not None:
             of_job = None if lived_on else state
             outcome = verdicts.of_step_and_state(note, suspect.of_step, of_job, words)
             if note.started_at is None:
@@ -317,7 +318,7 @@ class Tracker:
             self._end(unit, verdicts.without_receipts(self.submission.folder))
             return
         words = self._words_on_job(job, index)
-        if note.started_at is not None or note.refused:
+        if note.started_at is not None or note.refused not in ("", "receipt"):
             again = self.submission.receipts.was_started_again(note, index)
             self._end(unit, verdicts.of_interrupted(note, state, words, again))
             return

@@ -42,8 +42,11 @@ _TIME = re.compile(r"due to time limit", re.IGNORECASE)
 _CANCELLED = re.compile(r"\bCANCELLED AT\b")
 _LOST_SCRIPT = re.compile(r"execve\(\): .*/slurm_script: No such file")
 """Of slurmstepd: a node that registers takes the script of a job that it is launching for a leftover."""
-_NO_STEP = re.compile(r"already completing|Job/step already", re.IGNORECASE)
-"""Of srun, when its job ends before a step has begun."""
+_NO_STEP = re.compile(
+    r"already completing|Job/step already|unable to (contact|confirm)|connection refused|timed out",
+    re.IGNORECASE,
+)
+"""Of srun, when its job ends before a step has begun, or the controller is away."""
 _NEVER = re.compile(
     r"DependencyNeverSatisfied|Partition(Time|Node)Limit|PartitionConfig|BadConstraints|InvalidAccount|InvalidQOS"
     r"|(Account|Group|QOS)NotAllowed|Max(Wall|Cpu|Mem|Node|GRES|TRES)\w*Per(Job|Node)\w*|AssocMaxWall\w*",

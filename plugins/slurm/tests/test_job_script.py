@@ -89,7 +89,9 @@ class Node:
             "SLURM_JOB_ID": job,
             "SLURMD_NODENAME": "n1",
         }
-        subprocess.run([*self._shell, str(path)], env=env, timeout=60, check=False)
+        self.exit_code = subprocess.run(
+            [*self._shell, str(path)], env=env, timeout=60, check=False
+        ).returncode
         receipts = self.receipts()
         assert receipts.is_over(job, index)
         return receipts.notes
@@ -110,6 +112,12 @@ def node(request: pytest.FixtureRequest, tmp_path: Path, shell: str, programs: P
 @pytest.fixture
 def plain_node(tmp_path: Path, programs: Programs) -> Node:
     return Node(tmp_path, "sh", programs(next(awk for awk in AWKS if shutil.which(awk))))
+
+
+def _program(path: Path, lines: str) -> None:
+    path.parent.mkdir()
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
 
 
 def _end(note: Note) -> End:
@@ -234,6 +242,19 @@ def test_a_unit_whose_start_cannot_be_noted_is_not_claimed(node: Node) -> None:
     assert not ran.exists()
 
 
+def test_what_a_submission_writes_to_is_away_for_a_moment(node: Node) -> None:
+    """While the first unit is to start; nothing can be noted, not even that it was refused."""
+    for label in ("0_par_0000000", "0_par_0000001"):
+        (node.place / f"{label}.metadiff.json").touch()  # is removed before a unit starts
+    away = _q(node.place / "away")
+    move = f"if [ -e {away} ]; then mv {away} {_q(node.folder)}; else mv {_q(node.folder)} {away}; fi"
+    _program(node.place / "bin" / "rm", f'/bin/rm "$@"\ncase $2 in *.metadiff.json) {move} ;; esac')
+    notes = node.run("exit 3", "true", worker_init=f"PATH={_q(node.place / 'bin')}:$PATH")
+    assert {label: _end(note).is_good for label, note in notes.items()} == {"0_par_0000001": True}
+    assert not (node.place / "0_par_0000000.log").exists()
+    assert node.exit_code == 0
+
+
 def test_array_tasks_have_their_own_units(node: Node) -> None:
     notes = node.run("true", "true", "true", "true", "true", units_each=2, index=1)
     assert sorted(notes) == ["0_par_0000002", "0_par_0000003"]
@@ -265,6 +286,31 @@ def test_initial_lines_that_hide_slurm(node: Node) -> None:
     notes = node.run("true", "exit 3", "exit 4", "exit 5", index=1, units_each=2, worker_init=init)
     ends = {label: (note.host, _end(note).exit_code) for label, note in notes.items()}
     assert ends == {"0_par_0000002": ("n1", 4), "0_par_0000003": ("n1", 5)}
+
+
+SRUN = """\
+for option; do case $option in --*) shift ;; *) break ;; esac; done
+exec env SEEN_JOB="$SLURM_JOB_ID" "$@"
+"""
+
+
+@pytest.mark.parametrize("init", ["true", "unset SLURM_JOB_ID", "readonly SLURM_JOB_ID"])
+def test_what_steps_find_in_their_environment(node: Node, monkeypatch: pytest.MonkeyPatch, init: str) -> None:
+    """What srun needs, and else what `worker_init` left; no value of a variable is shell."""
+    touched, seen = node.place / "touched", node.place / "seen"
+    monkeypatch.setenv("GIVEN", f"a\nexport SLURM_X=1; touch {_q(touched)} #")
+    monkeypatch.setenv("SLURM_NOTE", "it's\nmore")
+    monkeypatch.setenv("SLURM_CPU_BIND", "cores")
+    _program(node.place / "bin" / "srun", SRUN)
+    lines = f"{init}\nPATH={_q(node.place / 'bin')}:$PATH\nexport SLURM_CPU_BIND=none"
+    notes = node.run(f"env -0 >{_q(seen)}", "exit 3", worker_init=lines, at_once=2)
+    assert {label: _end(note).exit_code for label, note in notes.items()} == {
+        "0_par_0000000": 0,
+        "0_par_0000001": 3,
+    }
+    found = dict(line.split("=", 1) for line in seen.read_text().split("\0") if line)
+    assert (found["SEEN_JOB"], found["SLURM_CPU_BIND"], found["SLURM_NOTE"]) == ("7", "none", "it's\nmore")
+    assert not touched.exists()
 
 
 @pytest.mark.parametrize("separator", [":", "/", "0", ""])

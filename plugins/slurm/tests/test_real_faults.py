@@ -112,6 +112,28 @@ def test_the_controller_dies_while_units_run_and_end(start_run: StartRun, slurm_
     run.must_end(bad=Cause.TASK_ERROR)
 
 
+def test_the_controller_is_away_when_steps_are_to_begin(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path
+) -> None:
+    """What srun could not start has not failed."""
+    options = {"tasks_per_job": 3, "parallel_tasks_per_job": 2}
+    begun, gate = place / "begun", place / "gate"
+    init = f"touch '{begun}'; until [ -e '{gate}' ]; do sleep 0.05; done"
+    run = start_run({"a": "exit 0", "bad": "exit 3", "c": "exit 0"}, options, worker_init=init)
+    assert eventually(begun.exists, LONG_S), run.story()
+    slurm_lab.wait_until_saved()
+    slurm_lab.crash_slurmctld()
+    gate.touch()
+
+    def all_have_failed() -> bool:
+        words = [path.read_text() for path in run.folder.glob("run/.slurm/*/*.step/out")]
+        return sum("Unable to" in said for said in words) == 3
+
+    assert eventually(all_have_failed, LONG_S), run.story()
+    slurm_lab.start_slurmctld()
+    run.must_end(bad=Cause.TASK_ERROR)
+
+
 def test_the_controller_dies_right_after_a_submission(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """It may have forgotten the jobs, some of which have run: none may be lost, none may run twice."""
     names = [f"u{number}" for number in range(12)]

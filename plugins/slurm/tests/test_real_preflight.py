@@ -139,6 +139,20 @@ def test_a_command_before_a_submission_fails(start_run: StartRun, slurm_lab: Slu
     assert slurm_lab.calls("sbatch") == []
 
 
+def test_a_command_before_a_submission_says_much_before_it_fails(start_run: StartRun) -> None:
+    run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["seq 1500; echo the reason; false"]})
+    run.must_end(a=Cause.LAUNCH_FAILED)
+    assert "the reason\n" in run.outcomes["a"].info and "failed with exit code 1" in run.outcomes["a"].info
+
+
+def test_what_a_command_before_a_submission_says_of_others(start_run: StartRun) -> None:
+    """That sbatch failed is no fault of it."""
+    before = ["echo mount failed with exit code 1, trying again"]
+    run = start_run({"a": "exit 0"}, {"pre_submission_commands": before, "partition": "nope"})
+    run.must_end(a=Cause.LAUNCH_FAILED)
+    assert run.outcomes["a"].info.count("sbatch: ") and "(after pre_submission" in run.outcomes["a"].info
+
+
 def test_a_command_before_a_submission_has_no_part_in_it(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """Neither the job script nor its id are the command's."""
     run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["cat", "echo 99"]})

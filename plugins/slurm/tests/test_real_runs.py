@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -117,6 +118,18 @@ def test_worker_init_that_hides_slurm_from_steps(start_run: StartRun) -> None:
     side_by_side = {"tasks_per_job": 2, "parallel_tasks_per_job": 2}
     run = start_run({"a": "sleep 1", "b": "exit 3"}, side_by_side, worker_init=HIDES_SLURM)
     run.must_end(50, b=Cause.TASK_ERROR)
+
+
+def test_a_job_of_a_unit_goes_on_where_it_hides_slurm(start_run: StartRun, place: Path) -> None:
+    """Although it has the variables of the unit, and no control group tells them apart."""
+    inner, began, ended = place / "inner.sh", place / "began", place / "ended"
+    hidden = f"touch '{began}'; until [ -e '{place}/over' ]; do sleep 0.05; done; touch '{ended}'"
+    inner.write_text(f"#!/bin/sh\nunset SLURM_JOB_ID SLURM_JOBID\nexec env sh -c {shlex.quote(hidden)}\n")
+    submit = f"sbatch --output=/dev/null {shlex.quote(str(inner))}"
+    run = start_run({"a": f"setsid sleep 300 & {submit}; until [ -e '{began}' ]; do sleep 0.05; done"})
+    run.must_end(50)
+    (place / "over").touch()
+    assert eventually(ended.exists, 30)
 
 
 @pytest.mark.parametrize("init", ["exit 7", "false", "nonsense ((", "cd /nowhere || exit 1"])

@@ -156,6 +156,22 @@ def test_only_the_last_that_failed_may_have_been_out_of_memory(
     assert causes == {"a": Cause.TASK_ERROR, "b": Cause.OUT_OF_MEMORY}
 
 
+@pytest.mark.parametrize("first", "ab")
+def test_one_that_failed_before_another_ended_well_is_not_the_last(pair: Pair, first: str) -> None:
+    started = [f"started {name} n1 10\n" for name in sorted("ab", key=lambda name: name != first)]
+    good = "ended b 30 0 0 5 -1 -1 0\n"
+    pair.notes("job n1 \nbooted n1 1000\n" + "".join(started) + good + FAILED[0])
+    assert pair.told("OUT_OF_MEMORY")["a"][0] is Cause.TASK_ERROR
+
+
+def test_the_last_one_is_of_the_last_start(pair: Pair) -> None:
+    """Whose node has a clock of its own."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 5000\nended a 5020 1 0 5 -1 -1 0\n")
+    pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\nended b 130 1 0 5 -1 -1 0\n")
+    causes = {name: cause for name, (cause, _) in pair.told("OUT_OF_MEMORY").items()}
+    assert causes == {"a": Cause.TASK_ERROR, "b": Cause.OUT_OF_MEMORY}
+
+
 def test_a_step_that_was_killed_before_is_not_the_last(pair: Pair) -> None:
     pair.notes(BOTH_RUN + "step b 137 15\n" + FAILED[0])
     assert pair.told("OUT_OF_MEMORY")["a"][0] is Cause.OUT_OF_MEMORY
@@ -179,10 +195,39 @@ def test_what_slurm_said_of_the_job_is_of_the_unit_that_it_ended_with(pair: Pair
     assert found["a"][0] is (Cause.KILLED if went_on else Cause.OUT_OF_MEMORY)
 
 
-def test_a_job_was_started_again_after_a_unit_of_it_was_killed(pair: Pair) -> None:
-    """What befell the second start, on a node with a clock of its own, did not befall the unit."""
-    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 5000\nended a 5020 0 9 5 -1 0 0\n")
+def test_a_unit_was_cancelled_as_soon_as_it_began(pair: Pair) -> None:
+    """Within one hundredth of a second, so that its own start is no later than its end."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10.03\nended a 10.03 0 9 0 -1 0 0\n")
+    assert pair.told("CANCELLED")["a"][0] is Cause.CANCELLED
+
+
+def test_a_unit_whose_start_could_not_be_noted_is_submitted_again(pair: Pair) -> None:
+    pair.notes("job n1 \nbooted n1 1000\nrefused a 10 receipt\nstarted b n1 10\n")
+    pair.notes("ended b 20 0 0 5 -1 0 0\nover n1\n")
+    pair.told("COMPLETED")
+    assert eventually(lambda: "a" not in pair.told("COMPLETED") and bool(pair.tracker.retry), 10)
+    assert [unit.label for unit in pair.tracker.retry] == ["a"]
+
+
+KILLED_IN_TURN = "started a n1 5000\nended a 5020 0 9 5 -1 0 0\n"
+KILLED_STEP = "started a n1 5000\nstep a 137 5020\n"
+
+
+@pytest.mark.parametrize("killed", [KILLED_IN_TURN, KILLED_STEP])
+@pytest.mark.parametrize("state", ["RUNNING", "TIMEOUT", "NODE_FAIL"])
+def test_a_unit_was_killed_and_its_job_started_again(pair: Pair, killed: str, state: str) -> None:
+    """SLURM ends what runs before it starts a job again; what befalls that is not of the unit."""
+    pair.notes("job n1 \nbooted n1 1000\n" + killed)
     pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\n")
+    cause, info = (pair.told(state) or pair.told(state))["a"]
+    assert cause is Cause.NODE_FAILURE
+    assert "SLURM started its job again" in info
+
+
+def test_a_unit_was_killed_long_before_its_job_started_again(pair: Pair) -> None:
+    """Its array task had gone on; the second start is on a node with a clock of its own."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 5000\nended a 5020 0 9 5 -1 0 0\nstarted b n1 5021\n")
+    pair.notes("job n2 \nbooted n2 900\n")
     assert pair.told("TIMEOUT")["a"][0] is Cause.KILLED
 
 

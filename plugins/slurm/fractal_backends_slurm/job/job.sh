@@ -36,13 +36,15 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
 }
 
 if [ "$fb_at_once" -gt 1 ]; then
-    eval "$fb_slurm" # which srun needs
+    # What srun cannot do without.
+    if [ -z "${SLURM_JOB_ID:-}" ]; then export SLURM_JOB_ID="$fb_job"; fi
+    if [ -z "${SLURM_CONF:-}" ] && [ -n "$fb_conf" ]; then export SLURM_CONF="$fb_conf"; fi
     if [ -n "$fb_memory" ]; then
         fb_memory=--mem=$fb_memory
-    elif [ -n "${SLURM_MEM_PER_NODE:-}" ] && [ "$SLURM_MEM_PER_NODE" -gt 0 ]; then
-        fb_memory=--mem=$((SLURM_MEM_PER_NODE / fb_at_once))
-    elif [ -n "${SLURM_MEM_PER_CPU:-}" ]; then
-        fb_memory=--mem-per-cpu=$SLURM_MEM_PER_CPU
+    elif [ "$fb_node_memory" -gt 0 ]; then
+        fb_memory=--mem=$((fb_node_memory / fb_at_once))
+    elif [ -n "$fb_core_memory" ]; then
+        fb_memory=--mem-per-cpu=$fb_core_memory
     fi
     fb_lanes=
     while [ "$fb_at_once" -gt 0 ]; do
@@ -56,6 +58,13 @@ else
     trap : INT # of which a shell dies when its unit has ended, before it can note that
     fb_run "$fb_first" "$fb_last" "$$" </dev/null
 fi
+
+# Go on to the parent of process $fb_ancestor.
+fb_up() {
+    read -r fb_rest <"/proc/$fb_ancestor/stat" || return 1
+    fb_rest=${fb_rest##*) ? }
+    fb_ancestor=${fb_rest%% *}
+} 2>/dev/null
 
 # Whether a process that is newer than this shell was given to one of its ancestors, because its parent has ended.
 fb_may_be_left() {
@@ -73,11 +82,19 @@ fb_may_be_left() {
             if [ "$fb_name" != slurmstepd ]; then return 0; fi # of another job
         done
         if [ "$fb_ancestor" -eq 1 ]; then return 1; fi
-        read -r fb_rest <"/proc/$fb_ancestor/stat" || return 0
-        fb_rest=${fb_rest##*) ? }
-        fb_ancestor=${fb_rest%% *}
+        fb_up || return 0
     done 2>/dev/null
     return 0
+}
+
+# Whether process $1 is of this job: by its environment, or where it hides that, by the nearest one above that does not.
+fb_is_of_job() {
+    fb_ancestor=$1
+    until grep -qsz "^SLURM_JOB_ID=" "/proc/$fb_ancestor/environ"; do
+        if [ "$fb_ancestor" -le 1 ]; then return 0; fi
+        fb_up || return 1
+    done
+    grep -qsz "^SLURM_JOB_ID=$fb_job\$" "/proc/$fb_ancestor/environ"
 }
 
 # End what the units left behind: all in the job's control group, or where there is none, what has the mark of this start and
@@ -96,12 +113,9 @@ if [ -r "$fb_group/cgroup.procs" ]; then
     done <"$fb_group/cgroup.procs" 2>/dev/null
 elif fb_may_be_left; then
     for fb_environment in $(grep -lsz "^FRACTAL_MARK=$FRACTAL_MARK\$" /proc/[0-9]*/environ); do
-        if grep -qsz "^SLURM_JOB_ID=" "$fb_environment"; then
-            grep -qsz "^SLURM_JOB_ID=$fb_job\$" "$fb_environment" || continue
-        fi
         fb_pid=${fb_environment%/environ}
         fb_pid=${fb_pid#/proc/}
-        if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid" 2>/dev/null; fi
+        if [ "$fb_pid" != "$$" ] && fb_is_of_job "$fb_pid"; then kill -s KILL "$fb_pid" 2>/dev/null; fi
     done
 fi
 echo "over $fb_host" >>"$fb_receipt"

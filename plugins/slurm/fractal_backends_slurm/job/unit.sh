@@ -10,7 +10,7 @@ case $fb_ended in
 esac
 fb_refuse() {
     echo "refused $fb_label $fb_now $1" >>"$fb_receipt"
-    : >"$fb_receipt.$fb_start"
+    { true >"$fb_receipt.$fb_start"; } 2>/dev/null # ":" would end a shell that cannot
     exit 0
 }
 # The log is the claim: made by one job only, so that a unit starts at most once, whatever the scheduler does.
@@ -28,10 +28,11 @@ case $1 in
 */*) [ -f "$1" ] && [ -x "$1" ] ;;
 *) command -v "$1" >/dev/null 2>&1 ;;
 esac || fb_refuse command
-# A claim of which nothing is known would leave the unit lost, although it was not started.
-echo "started $fb_label $fb_host $fb_now" >>"$fb_receipt" || { rm -f "$fb_stem.log"; fb_refuse receipt; }
-# Written over rather than anew: to empty a file that has just been written is what takes long.
-echo "$$" 1<>"$fb_receipt.$fb_start" || fb_refuse receipt
+# The group's file is written over rather than anew: to empty a file that has just been written is what takes long.
+{ echo "$$" 1<>"$fb_receipt.$fb_start" && echo "started $fb_label $fb_host $fb_now" >>"$fb_receipt"; } || {
+    rm -f "$fb_stem.log" # a claim of which nothing is known would leave the unit lost, although it was not started
+    fb_refuse receipt
+}
 exec </dev/null >>"$fb_stem.log" 2>&1
 umask "$fb_umask"
 set -- "$@" --args-json "$fb_stem.args.json" --out-json "$fb_stem.metadiff.json"
