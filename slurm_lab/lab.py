@@ -37,11 +37,14 @@ COUNTED = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo", "srun")
 READY = ("idle", "mixed", "allocated")
 START_S = 30.0
 OWNER = "owner"
-SETTINGS = "settings.json"
+SETTINGS = "slurm-lab.json"
 
 
 class SlurmLab:
-    """One SLURM; `folder`, if given, is where it is, perhaps already. Without, it belongs to this process."""
+    """One SLURM; `folder`, if given, is where it is, perhaps already. Without, it belongs to this process.
+
+    Raises LabError where the folder holds anything else, for `stop` removes it.
+    """
 
     def __init__(self, settings: Settings | None = None, folder: Path | None = None) -> None:
         self.settings = settings or Settings()
@@ -51,6 +54,8 @@ class SlurmLab:
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="slurm-lab-", dir="/tmp"))
         folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not (folder / SETTINGS).exists():
+            raise LabError(f"{folder} holds files of others: name a folder that is new or empty")
         folder.chmod(0o755)
         self.folder = folder.resolve()
         if owned:

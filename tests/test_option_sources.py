@@ -14,6 +14,7 @@ from fractal_backends import Backend, InvalidInputError, Options, RunInfo, Sourc
 from tests.cli_helpers import write_json
 
 VARIABLE = "FRACTAL_TEST_CONFIG_FILE"
+TASK = {"name": "t", "type": "parallel", "command_parallel": "true"}
 
 
 class Range(Options):
@@ -77,6 +78,16 @@ def test_a_contradiction_does_not_hide_behind_another_problem() -> None:
 def test_what_one_source_lacks_another_may_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(write_json(tmp_path / "site.json", {"low": 20})))
     assert problems(RangeBackend({"high": 30}), {}) == []
+
+
+def test_a_file_says_each_thing_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "site.json"
+    file.write_text('{"low": 2, "step": 1, "low": 3}')
+    monkeypatch.setenv(VARIABLE, str(file))
+    with pytest.raises(InvalidInputError) as caught:
+        RangeBackend().prepare({"task_list": [{"task": TASK}]}, {"zarr_dir": "/z"})
+    told = f"{file} cannot be read: more than once in one object: 'low'"
+    assert str(caught.value) == f"The configuration file that {VARIABLE} names: {told}"
 
 
 class ProfileBackend(RangeBackend):

@@ -14,6 +14,7 @@ import pytest
 from conftest import eventually
 from slurm_lab import RUNNER, USERS, MemoryKill, Settings, SlurmLab, why_not
 from slurm_lab.fixtures import Labs
+from slurm_lab.lab import LabError
 from slurm_lab.processes import with_in_environment
 from slurm_lab.settings import CGROUPS
 from tests.helpers.processes import ROOT
@@ -59,6 +60,14 @@ def test_two_labs_at_once(slurm_lab: SlurmLab, slurm_labs: Labs, tmp_path: Path)
     other.clear()
     assert list(slurm_lab.jobs().values()) == ["RUNNING"]
     slurm_lab.clear()
+
+
+def test_a_lab_takes_no_folder_of_others(tmp_path: Path) -> None:
+    """It is removed as a whole when the lab is stopped."""
+    (tmp_path / "precious").write_text("data")
+    with pytest.raises(LabError, match="holds files of others"):
+        SlurmLab(Settings(nodes=1), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
 @pytest.mark.slurm(Settings(memory_kill=MemoryKill.CGROUP))

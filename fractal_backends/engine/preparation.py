@@ -105,7 +105,7 @@ def config_file_source(backend: type[BackendAttributes]) -> Source | None:
     if not path:
         return None
     try:
-        values = read_json(Path(path))
+        values = read_json(Path(path), each_key_once=True)
     except InvalidInputError as error:
         raise InvalidInputError(f"The configuration file that {variable} names: {error}") from None
     if not isinstance(values, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,10 +48,14 @@ def load(model: type[ModelT], source: Any) -> ModelT:
         raise InvalidInputError(f"{where} is not valid", describe(error, model)) from None
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises InvalidInputError that says where it stops being JSON."""
+def read_json(path: Path, *, each_key_once: bool = False) -> Any:
+    """The content of a JSON file. Raises InvalidInputError that says where it stops being JSON.
+
+    `each_key_once`: an object that has a key twice is a mistake, too; it takes longer to look for that.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        return json.loads(text, object_pairs_hook=_each_key_once if each_key_once else None)
     except OSError as error:
         raise InvalidInputError(f"Cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -63,6 +68,13 @@ def read_json(path: Path) -> Any:
         ) from None
     except ValueError as error:
         raise InvalidInputError(f"{path} cannot be read: {error}") from None
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(key for key, _ in pairs)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise ValueError(f"more than once in one object: {', '.join(map(repr, twice))}")
+    return dict(pairs)
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> list[str]:

@@ -54,7 +54,13 @@ class SlurmBackend(Backend):
 
     def site_problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
         """What the cluster would refuse of parts; nothing where it does not answer now."""
-        preflight = Preflight(self.scheduler(run), other_user(run.slurm_user))
+        scheduler = self.scheduler(run)
+        try:
+            scheduler.check()
+        except SchedulerError as error:
+            yield str(error)
+            return
+        preflight = Preflight(scheduler, other_user(run.slurm_user))
         for part in parts:
             options = cast(SlurmOptions, part.options)
             account = charged_account(options, run.slurm_account)

@@ -66,8 +66,8 @@ class Call:
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], stdin: bytes = b"") -> None:
-        self.errors = ""
-        """What it said to people, once it has ended."""
+        self.output = self.errors = ""
+        """What it answered, and what it said to people, once it has ended."""
         self._program = next(word for word in command if Path(word).name in _NAMES)
         name = Path(self._program).name
         user = next((command[place + 3] for place, word in enumerate(command) if word == "sudo"), None)
@@ -124,8 +124,9 @@ class Call:
                 took = time.monotonic() - self._begun
                 raise SchedulerError(f"{self._name} did not answer within {took:.0f} s", may_pass=True)
         answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
+        self.output = answer.strip()
         if code := self._process.returncode:
-            message = self.errors or answer.strip() or f"exit code {code}"
+            message = self.errors or self.output or f"exit code {code}"
             may_pass = _RETRY.search(message) is not None and not _TOO_LARGE.search(message)
             raise SchedulerError(
                 f"{self._name}: {with_hint(_plain(message), self._program)}", may_pass=may_pass

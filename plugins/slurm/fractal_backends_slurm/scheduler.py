@@ -78,7 +78,13 @@ class Scheduler:
         return (f"{self.commands}", (("SLURM_CONF", conf), *sorted(self.env.items())))
 
     def check(self) -> None:
-        """Raises SchedulerError where there is no SLURM here."""
+        """Raises SchedulerError where there is no SLURM here.
+
+        SLURM's commands take a minute each to say that the file of SLURM_CONF is not there.
+        """
+        conf = os.environ.get("SLURM_CONF")
+        if self.commands is None and conf and not os.path.exists(conf):
+            raise SchedulerError(f"SLURM_CONF names {conf}, which is not there", may_pass=False)
         for name in ("sbatch", "squeue", "scancel"):
             self._path(name)
 
@@ -109,8 +115,9 @@ class Scheduler:
             try:
                 answer = call.answer(TIMEOUT_S, stop=stop if before else None)
             except SchedulerError as error:
-                if _COMMAND_FAILED in call.errors.rpartition("\n")[2]:
-                    told = f"pre_submission_commands: {call.errors[-2_000:]}"
+                if _COMMAND_FAILED in call.output:
+                    printed = f"; they printed: {call.errors[-2_000:]}" if call.errors else ""
+                    told = f"pre_submission_commands: {call.output}{printed}"
                     raise SchedulerError(told, may_pass=False) from error
                 after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
                 raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
@@ -296,10 +303,10 @@ class Scheduler:
 
 
 def _must_succeed(command: str) -> str:
-    """Lines of shell that end it, with a word on why, where the command fails."""
+    """Lines of shell that end it where the command fails, and say so in the place of sbatch's answer."""
     failed = shlex.quote(f"{command!r}{_COMMAND_FAILED}")
     return (
-        f'{command}\nfb_code=$?; [ "$fb_code" = 0 ] || {{ echo {failed} "$fb_code" >&2; exit "$fb_code"; }}'
+        f'{command}\nfb_code=$?; [ "$fb_code" = 0 ] || {{ echo {failed} "$fb_code" >&4; exit "$fb_code"; }}'
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from fractal_backends import Options, Source
 
 from .options import SlurmOptions, gpu_keys, names_gpus, sets_gpus
-from .values import LIKE_OPTIONS, OPTION_OF_LINE, exported, extra_line_problem, sbatch_options
+from .values import LIKE_OPTIONS, OPTION_OF_LINE, exported, extra_line_problem, one_each, sbatch_options
 
 _DEFAULT = "default_slurm_config"
 _GPU = "gpu_slurm_config"
@@ -209,7 +208,7 @@ def _with_lines_read(source: Source) -> Source:
     lines = _lines(source.values)
     problems = {place: problem for place, line in enumerate(lines) if (problem := extra_line_problem(line))}
     told = (f"extra_lines.{place}: {problem} (got {lines[place]!r})" for place, problem in problems.items())
-    right = [one for place, line in enumerate(lines) if place not in problems for one in _one_each(line)]
+    right = [one for place, line in enumerate(lines) if place not in problems for one in one_each(line)]
     said: dict[str, set[str]] = {}
     for name, value in (pair for line in right for pair in sbatch_options(line)):
         said.setdefault(name, set()).add(value)
@@ -219,15 +218,6 @@ def _with_lines_read(source: Source) -> Source:
     if lines:
         values["extra_lines"] = [line for line in right if not found.keys() & dict(sbatch_options(line))]
     return replace(source, values=values, problems=(*source.problems, *told))
-
-
-def _one_each(line: str) -> list[str]:
-    """A line for each option of one that may set several."""
-    options = sbatch_options(line)
-    if len(options) < 2:
-        return [line]
-    words = (f"--{name}={value}" if value else f"--{name}" for name, value in options)
-    return [f"#SBATCH {shlex.quote(word)}" for word in words]
 
 
 def _without_replaced(source: Source, later: list[Source]) -> Source:

@@ -26,6 +26,8 @@ _MOST_ATTEMPTS = 3
 """How often a unit is submitted that was never started."""
 _KILLED_SHARE = 10
 """A job that was ended from outside has no last line to wait for: that share of the time must do."""
+_MANY_WORDS = 10
+"""Of so many array tasks the output is looked at where units failed by themselves."""
 _LATE_S = 5.0
 """For how long accounting is waited for, which knows who cancelled a job."""
 
@@ -80,6 +82,7 @@ class Tracker:
         self._suspects: dict[str, _Suspect] = {}
         self._endings = Endings(place, options.receipt_deadline)
         self._words: dict[tuple[str, int], _Word] = {}
+        self._words_of_jobs: dict[tuple[str, int], str] = {}
         self._reasons: dict[int, tuple[str, float]] = {}
         """Why array tasks wait, as last told, and since when; only of those that were last seen to wait."""
 
@@ -212,6 +215,8 @@ class Tracker:
         self._suspects.pop(unit.label, None)
 
     def _end(self, unit: Unit, outcome: Outcome, note: Note = _NOTHING) -> None:
+        if outcome.cause in (Cause.TASK_ERROR, Cause.INVALID_COMMAND):
+            outcome = verdicts.with_words(outcome, self._printed(note, self._open[unit.label][0]))
         self._close(unit)
         self._endings.add(unit, outcome, has_output=note.end is not None and note.end.has_output)
 
@@ -278,7 +283,7 @@ class Tracker:
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
             decided = is_newer and (note.end is None or note.end.oom_kills == 0)
-            suspect.lived_on = suspect.lived_on or is_newer
+            suspect.lived_on |= is_newer and not self.submission.receipts.was_started_again(note, index)
         else:
             decided = is_newer or verdicts.was_ended_from_outside(state)
         if not decided and not (self.submission.receipts.is_over(job, index) and waited > patience):
@@ -292,8 +297,10 @@ class Tracker:
         suspect, words = self._suspects[unit.label], self._words_on(unit)
         went_on = self._went_on(note, job, index)
         lived_on = suspect.lived_on or went_on
-        if not went_on and self.submission.receipts.was_started_again(note, index):
-            outcome = verdicts.of_interrupted(note, state, words, started_again=True)
+        if started_again := self.submission.receipts.was_started_again(note, index):
+            state = None  # it is of the next start
+        if started_again and not lived_on and (note.end is None or verdicts.was_ended(note.end)):
+            outcome = verdicts.of_interrupted(note, state, words, started_again)
         elif suspect.of_step is not None:
             of_job = None if lived_on else state
             outcome = verdicts.of_step_and_state(note, suspect.of_step, of_job, words)
@@ -322,7 +329,9 @@ class Tracker:
             again = self.submission.receipts.was_started_again(note, index)
             self._end(unit, verdicts.of_interrupted(note, state, words, again))
             return
-        self._end_unstarted(unit, verdicts.of_unstarted(state, words), state, index, words)
+        if note.step is not None:
+            words += self._words_on(unit)
+        self._end_unstarted(unit, verdicts.of_unstarted(note, state, words), state, index, words)
 
     def _end_unstarted(
         self, unit: Unit, outcome: Outcome, state: JobState | None, index: int, words: str
@@ -336,6 +345,13 @@ class Tracker:
     def _words_on_job(self, job: str, index: int) -> str:
         """What SLURM wrote into the output of an array task."""
         return self._place.text(self.submission.folder / f"{job}_{index}.out")
+
+    def _printed(self, note: Note, index: int) -> str:
+        """The same, for a few array tasks: others will hardly say anything else, and each costs a call."""
+        key = (note.job or self.submission.job or "", index)
+        if key not in self._words_of_jobs and len(self._words_of_jobs) < _MANY_WORDS:
+            self._words_of_jobs[key] = self._words_on_job(*key)
+        return self._words_of_jobs.get(key, "")
 
     def _words_on(self, unit: Unit) -> str:
         """What srun said of a unit that was a step of its own."""

@@ -16,6 +16,8 @@ _LONG_OPTION = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(?:=(?P<value>.*))?", re.
 _SHORT_OPTION = re.compile(r"-(?P<letter>[A-Za-z])=?(?P<value>.*)", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _EXPORT = re.compile(r"export\s+(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.ASCII)
+_NOT_PLAIN = re.compile(r"[^\w@%+=:,./-]")
+"""What is written with a backslash, which means the same to sbatch and to a shell; in quotes it does not."""
 _SHORT = {
     **{"A": "account", "a": "array", "B": "extra-node-info", "C": "constraint", "c": "cpus-per-task"},
     **{"D": "chdir", "e": "error", "F": "nodefile", "G": "gpus", "H": "hold", "i": "input", "J": "job-name"},
@@ -128,6 +130,19 @@ def sbatch_options(line: str) -> list[tuple[str, str]]:
         else:
             return []
     return found
+
+
+def one_each(line: str) -> list[str]:
+    """A line for each option of a `#SBATCH` line that sets several."""
+    options = sbatch_options(line)
+    if len(options) < 2:
+        return [line]
+    settings: list[list[str]] = []
+    for word in shlex.split(line.removeprefix("#SBATCH"), comments=True):
+        if word.startswith("-"):
+            settings.append([])
+        settings[-1].append(_NOT_PLAIN.sub(r"\\\g<0>", word) or "''")
+    return [f"#SBATCH {' '.join(words)}" for words in settings]
 
 
 def exported(line: str) -> tuple[str, str] | None:

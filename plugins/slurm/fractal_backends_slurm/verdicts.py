@@ -55,6 +55,7 @@ _NEVER = re.compile(
 _TIMED_OUT = 124
 """What `timeout` returns."""
 _KILL, _TERM = 9, 15
+_MOST_WORDS = 1_000
 _FAILED_LAUNCH = 53
 """SLURM's "signal" for a job whose folder or output file cannot be used."""
 
@@ -79,9 +80,9 @@ def of_end(note: Note, end: End, limit_s: int | None, *, is_last: bool) -> Outco
         return _measured(Outcome(Cause.OUT_OF_MEMORY, _out_of_memory(note, end)), end)
     if end.is_good:
         return _measured(Outcome.exited(0), end)
-    if limit_s is not None and end.wall_s >= limit_s and _was_ended(end):
+    if limit_s is not None and end.wall_s >= limit_s and was_ended(end):
         return _measured(Outcome(Cause.TIME_LIMIT, f"It ran for more than {limit_s} s on {note.host}."), end)
-    may_be_for_memory = end.oom_kills < 0 and (is_last or _was_ended(end))
+    may_be_for_memory = end.oom_kills < 0 and (is_last or was_ended(end))
     return None if may_be_for_memory or end.signal in (_KILL, _TERM) else _exited(note, end)
 
 
@@ -100,7 +101,7 @@ def of_end_and_state(
         if lived_on and said != "OUT_OF_MEMORY":
             return _exited(note, end)
         return _measured(Outcome(_OF_STATE[state.state], _story(state, note)), end)
-    if _was_ended(end) and _says(_POLLED if kernel_tells else _MEMORY, words):
+    if was_ended(end) and _says(_POLLED if kernel_tells else _MEMORY, words):
         info = f"SLURM ended its job on {note.host}.{_said(words)}"
         return _measured(Outcome(Cause.OUT_OF_MEMORY, info), end)
     return _exited(note, end)
@@ -133,7 +134,7 @@ def of_step_and_state(note: Note, alone: Outcome, state: JobState | None, words:
     if state is None or state.state not in _OF_STATE:
         return alone
     if note.started_at is None:
-        return of_unstarted(state, words)
+        return of_unstarted(note, state, words)
     return of_interrupted(note, state, words, started_again=False)
 
 
@@ -168,8 +169,8 @@ def without_receipts(folder: Path) -> Outcome:
     return Outcome(Cause.LOST, info)
 
 
-def of_unstarted(state: JobState | None, words: str) -> Outcome:
-    """The verdict on a unit that its array task did not come to."""
+def of_unstarted(note: Note, state: JobState | None, words: str) -> Outcome:
+    """The verdict on a unit that its array task did not come to, or could not start."""
     if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"It was not started: SLURM ended its job.{_said(words)}")
     if state is None or state.state in RUNNING:  # accounting may think so for ever
@@ -178,6 +179,10 @@ def of_unstarted(state: JobState | None, words: str) -> Outcome:
     in_vain = state.reason == "DependencyNeverSatisfied"
     cause = Cause.LAUNCH_FAILED if in_vain else _OF_STATE.get(state.state, Cause.LAUNCH_FAILED)
     info = f"It was not started: {_story(state, None)}{_said(words)}"
+    if cause is Cause.LAUNCH_FAILED and note.refused:
+        return Outcome(cause, f"Nothing could be written to the folder of its submission on {note.host}.")
+    if cause is Cause.LAUNCH_FAILED and note.step is not None:
+        return Outcome(cause, f"srun could not start it.{_said(words)}")
     if state.signal == _FAILED_LAUNCH:
         info += " The folder of the run, or a file in it, cannot be used on the node."
     elif state.exit_code or state.state == "COMPLETED":
@@ -201,12 +206,19 @@ def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
     return None
 
 
+def with_words(outcome: Outcome, words: str) -> Outcome:
+    """A verdict with what its job printed, worker_init for instance, which may be why a unit failed."""
+    printed = words.strip()[-_MOST_WORDS:]
+    return replace(outcome, info=f"{outcome.info} Its job printed: {printed}") if printed else outcome
+
+
 def _says(what: re.Pattern[str], words: str) -> bool:
     """Whether SLURM says so itself."""
     return any(what.search(line) for line in _OF_SLURM.findall(words))
 
 
-def _was_ended(end: End) -> bool:
+def was_ended(end: End) -> bool:
+    """Whether a command was killed, as far as its exit code tells."""
     return end.signal in (_KILL, _TERM) or end.exit_code in (_TIMED_OUT, 128 + _KILL, 128 + _TERM)
 
 
@@ -241,4 +253,4 @@ def _user(uid: int) -> str:
 
 def _said(words: str) -> str:
     text = words.strip()
-    return f" Its last words: {text[-1_000:]}{'' if text.endswith('.') else '.'}" if text else ""
+    return f" Its last words: {text[-_MOST_WORDS:]}{'' if text.endswith('.') else '.'}" if text else ""

@@ -294,7 +294,9 @@ exec env SEEN_JOB="$SLURM_JOB_ID" "$@"
 """
 
 
-@pytest.mark.parametrize("init", ["true", "unset SLURM_JOB_ID", "readonly SLURM_JOB_ID"])
+@pytest.mark.parametrize(
+    "init", ["true", "unset SLURM_JOB_ID", "readonly SLURM_JOB_ID", "export SLURM_JOB_ID=9"]
+)
 def test_what_steps_find_in_their_environment(node: Node, monkeypatch: pytest.MonkeyPatch, init: str) -> None:
     """What srun needs, and else what `worker_init` left; no value of a variable is shell."""
     touched, seen = node.place / "touched", node.place / "seen"

@@ -119,6 +119,17 @@ def test_a_scheduler_that_does_not_answer_has_no_objection(place: Path, slurm_la
     assert problems(place, WRONG) == []
 
 
+def test_a_configuration_that_is_not_there_is_told_at_once(
+    start_run: StartRun, slurm_lab: SlurmLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SLURM's own commands would say so after some minutes."""
+    monkeypatch.setenv("SLURM_CONF", "/nowhere/slurm.conf")
+    run = start_run({"a": "exit 0"})
+    run.wait(30)
+    assert "SLURM_CONF names /nowhere/slurm.conf, which is not there" in str(run.error)
+    assert slurm_lab.calls() == []
+
+
 def test_commands_before_a_submission_may_make_it_right(
     place: Path, slurm_lab: SlurmLab, start_run: StartRun
 ) -> None:
@@ -142,7 +153,19 @@ def test_a_command_before_a_submission_fails(start_run: StartRun, slurm_lab: Slu
 def test_a_command_before_a_submission_says_much_before_it_fails(start_run: StartRun) -> None:
     run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["seq 1500; echo the reason; false"]})
     run.must_end(a=Cause.LAUNCH_FAILED)
-    assert "the reason\n" in run.outcomes["a"].info and "failed with exit code 1" in run.outcomes["a"].info
+    info = run.outcomes["a"].info
+    assert info.startswith(
+        "pre_submission_commands: 'seq 1500; echo the reason; false' failed with exit code 1;"
+    )
+    assert info.endswith("the reason")
+
+
+def test_a_command_before_a_submission_fails_in_many_words(start_run: StartRun) -> None:
+    """That may pass for what SLURM says, and come after all that the shell says."""
+    before = ["set -x; trap 'echo connection refused' EXIT", "false"]
+    run = start_run({"a": "exit 0"}, {"pre_submission_commands": before})
+    run.must_end(a=Cause.LAUNCH_FAILED)
+    assert "pre_submission_commands: 'false' failed with exit code 1" in run.outcomes["a"].info
 
 
 def test_what_a_command_before_a_submission_says_of_others(start_run: StartRun) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from conftest import eventually
 from fractal_backends import Cause
-from slurm_lab import Settings, SlurmLab
+from slurm_lab import MemoryKill, Settings, SlurmLab
 from tests.helpers.slurm_runs import StartRun
 
 WITH_ACCOUNTS = Settings(accounting=True, message_timeout_s=5)
@@ -120,8 +120,9 @@ def test_worker_init_that_hides_slurm_from_steps(start_run: StartRun) -> None:
     run.must_end(50, b=Cause.TASK_ERROR)
 
 
+@pytest.mark.slurm(Settings(memory_kill=MemoryKill.POLL))
 def test_a_job_of_a_unit_goes_on_where_it_hides_slurm(start_run: StartRun, place: Path) -> None:
-    """Although it has the variables of the unit, and no control group tells them apart."""
+    """Although it has the mark of the unit, and no control group tells them apart."""
     inner, began, ended = place / "inner.sh", place / "began", place / "ended"
     hidden = f"touch '{began}'; until [ -e '{place}/over' ]; do sleep 0.05; done; touch '{ended}'"
     inner.write_text(f"#!/bin/sh\nunset SLURM_JOB_ID SLURM_JOBID\nexec env sh -c {shlex.quote(hidden)}\n")
@@ -130,6 +131,19 @@ def test_a_job_of_a_unit_goes_on_where_it_hides_slurm(start_run: StartRun, place
     run.must_end(50)
     (place / "over").touch()
     assert eventually(ended.exists, 30)
+
+
+@pytest.mark.parametrize("remote", [None, "remote"])
+def test_what_worker_init_prints_is_told_of_units_that_fail(
+    start_run: StartRun, place: Path, remote: str | None
+) -> None:
+    """It may be why they fail."""
+    arguments = {"workflow_dir_remote": place / remote} if remote else {}
+    init = "no_such_module load python || true"
+    run = start_run({"a": "exit 0", "b": "exit 3"}, ONE_EACH, worker_init=init, **arguments)
+    run.must_end(50, b=Cause.TASK_ERROR)
+    assert "no_such_module: not found" in run.outcomes["b"].info
+    assert "no_such_module" not in run.outcomes["a"].info
 
 
 @pytest.mark.parametrize("init", ["exit 7", "false", "nonsense ((", "cd /nowhere || exit 1"])

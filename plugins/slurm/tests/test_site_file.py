@@ -265,6 +265,20 @@ def test_each_setting_of_a_line_counts_for_itself(site: Callable[[Any], None]) -
     assert (options.mem, options.partition, options.extra_lines) == (4096, "main", ("#SBATCH --nice=3",))
 
 
+def test_settings_of_a_line_keep_their_words(site: Callable[[Any], None]) -> None:
+    """As sbatch reads them: with a value that is empty, and with marks."""
+    line = r"#SBATCH --reservation= --licenses='a b,c' --nice -m x\\y -p main"
+    site({"default_slurm_config": {"extra_lines": [line]}})
+    options = prepare()
+    assert options.partition == "main"
+    assert options.extra_lines == (
+        "#SBATCH --reservation=",
+        r"#SBATCH --licenses=a\ b,c",
+        "#SBATCH --nice",
+        r"#SBATCH -m x\\y",
+    )
+
+
 def test_no_lines_leave_what_they_had_taken_away(site: Callable[[Any], None]) -> None:
     site({"default_slurm_config": {"mem": "4G", "partition": "main"}})
     lines = {"extra_lines": ["#SBATCH --mem=2G", "#SBATCH -q low"]}

@@ -209,6 +209,18 @@ def test_a_unit_whose_start_could_not_be_noted_is_submitted_again(pair: Pair) ->
     assert [unit.label for unit in pair.tracker.retry] == ["a"]
 
 
+def test_a_unit_whose_start_can_never_be_noted_is_told_so(pair: Pair) -> None:
+    pair.tracker.submission.attempt = 3
+    pair.notes("job n1 \nbooted n1 1000\nrefused a 10 receipt\nover n1\n")
+    pair.told("COMPLETED")
+    found: dict[str, tuple[Cause, str]] = {}
+    assert eventually(lambda: found.update(pair.told("COMPLETED")) or "a" in found, 10)
+    assert found["a"] == (
+        Cause.LAUNCH_FAILED,
+        "Nothing could be written to the folder of its submission on n1.",
+    )
+
+
 KILLED_IN_TURN = "started a n1 5000\nended a 5020 0 9 5 -1 0 0\n"
 KILLED_STEP = "started a n1 5000\nstep a 137 5020\n"
 
@@ -222,6 +234,35 @@ def test_a_unit_was_killed_and_its_job_started_again(pair: Pair, killed: str, st
     cause, info = (pair.told(state) or pair.told(state))["a"]
     assert cause is Cause.NODE_FAILURE
     assert "SLURM started its job again" in info
+
+
+def test_a_unit_was_killed_in_a_job_that_was_seen_to_run_on_and_started_again(pair: Pair) -> None:
+    pair.notes(BOTH_RUN + "ended a 20 0 9 5 -1 -1 0\n")
+    told = pair.told("RUNNING") | pair.told("RUNNING")
+    pair.notes("job n2 \nbooted n2 900\n")
+    told |= pair.told("NODE_FAIL")
+    assert told["a"][0] is Cause.KILLED
+
+
+@pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "NODE_FAIL"])
+def test_a_unit_failed_and_its_job_started_again(pair: Pair, state: str) -> None:
+    """By itself, wherever SLURM was with its job by then."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted b n1 10\nended b 20 0 0 5 -1 -1 0\n")
+    pair.notes("started a n1 5000\nended a 5020 3 0 5 -1 -1 0\nover n1\n")
+    pair.notes("job n2 \nbooted n2 900\n")
+    told = pair.told("RUNNING") | pair.told(state) | pair.told(state)
+    assert told["a"][0] is Cause.TASK_ERROR
+
+
+def test_srun_cannot_start_what_it_might(pair: Pair) -> None:
+    """Its own words are told in the end, not what may befall other units."""
+    pair.files.words = ["srun: error: Unable to confirm allocation for job 7: Invalid job id specified\n"] * 2
+    pair.tracker.submission.attempt = 3
+    pair.notes("job n1 \nbooted n1 1000\nstep a 1 20\nover n1\n")
+    pair.told("COMPLETED")
+    cause, info = pair.told("COMPLETED")["a"]
+    assert cause is Cause.LAUNCH_FAILED
+    assert info.startswith("srun could not start it. Its last words: srun: error: Unable to confirm")
 
 
 def test_a_unit_was_killed_long_before_its_job_started_again(pair: Pair) -> None:

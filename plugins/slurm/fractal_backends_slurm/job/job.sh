@@ -36,9 +36,9 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
 }
 
 if [ "$fb_at_once" -gt 1 ]; then
-    # What srun cannot do without.
-    if [ -z "${SLURM_JOB_ID:-}" ]; then export SLURM_JOB_ID="$fb_job"; fi
-    if [ -z "${SLURM_CONF:-}" ] && [ -n "$fb_conf" ]; then export SLURM_CONF="$fb_conf"; fi
+    # Which job and which cluster srun goes to, whatever worker_init made of that.
+    if [ "${SLURM_JOB_ID:-}" != "$fb_job" ]; then export SLURM_JOB_ID="$fb_job"; fi
+    if [ -n "$fb_conf" ] && [ "${SLURM_CONF:-}" != "$fb_conf" ]; then export SLURM_CONF="$fb_conf"; fi
     if [ -n "$fb_memory" ]; then
         fb_memory=--mem=$fb_memory
     elif [ "$fb_node_memory" -gt 0 ]; then
@@ -87,14 +87,19 @@ fb_may_be_left() {
     return 0
 }
 
-# Whether process $1 is of this job: by its environment, or where it hides that, by the nearest one above that does not.
+# Whether process $1, which has the mark, is of this job and not of one that a unit submitted: by the number, or where that
+# is hidden, by what it descends from. What is left of a unit was given to an ancestor of this shell.
 fb_is_of_job() {
     fb_ancestor=$1
-    until grep -qsz "^SLURM_JOB_ID=" "/proc/$fb_ancestor/environ"; do
-        if [ "$fb_ancestor" -le 1 ]; then return 0; fi
+    while grep -qsz "^FRACTAL_MARK=$FRACTAL_MARK\$" "/proc/$fb_ancestor/environ"; do
+        if grep -qsz "^SLURM_JOB_ID=" "/proc/$fb_ancestor/environ"; then
+            grep -qsz "^SLURM_JOB_ID=$fb_job\$" "/proc/$fb_ancestor/environ"
+            return
+        fi
         fb_up || return 1
     done
-    grep -qsz "^SLURM_JOB_ID=$fb_job\$" "/proc/$fb_ancestor/environ"
+    case $fb_above in *" $fb_ancestor "*) return 0 ;; esac
+    return 1
 }
 
 # End what the units left behind: all in the job's control group, or where there is none, what has the mark of this start and
@@ -112,6 +117,8 @@ if [ -r "$fb_group/cgroup.procs" ]; then
         if [ "$fb_pid" != "$$" ]; then kill -s KILL "$fb_pid"; fi
     done <"$fb_group/cgroup.procs" 2>/dev/null
 elif fb_may_be_left; then
+    fb_above=" $$ " fb_ancestor=$$
+    while [ "$fb_ancestor" -gt 1 ] && fb_up; do fb_above="$fb_above$fb_ancestor "; done
     for fb_environment in $(grep -lsz "^FRACTAL_MARK=$FRACTAL_MARK\$" /proc/[0-9]*/environ); do
         fb_pid=${fb_environment%/environ}
         fb_pid=${fb_pid#/proc/}

@@ -10,7 +10,7 @@ case $fb_ended in
 esac
 fb_refuse() {
     echo "refused $fb_label $fb_now $1" >>"$fb_receipt"
-    { true >"$fb_receipt.$fb_start"; } 2>/dev/null # ":" would end a shell that cannot
+    { true >|"$fb_receipt.$fb_start"; } 2>/dev/null # ":" would end a shell that cannot
     exit 0
 }
 # The log is the claim: made by one job only, so that a unit starts at most once, whatever the scheduler does.
