@@ -80,8 +80,8 @@ class _Job:
     """The number of the last start on each node."""
     booted: dict[str, float] = field(default_factory=dict)
     """When each node was started, in seconds since the epoch."""
-    is_over: bool = False
-    """Whether the last start has come to its end."""
+    over: set[int] = field(default_factory=set)
+    """The starts that came to their end."""
     limit_s: int | None = None
     """How long each of its units may run."""
 
@@ -111,11 +111,11 @@ class Receipts:
                 case ["job", host, *limit]:
                     job.starts += 1
                     job.limit_s = int(limit[0]) if limit else None
-                    job.host, job.start_on[host], job.is_over = host, job.starts, False
+                    job.host, job.start_on[host] = host, job.starts
                 case ["booted", host, since]:
                     job.booted[host] = float(since)
                 case ["over", host]:
-                    job.is_over = job.is_over or job.start_on.get(host, job.starts) == job.starts
+                    job.over.add(job.start_on.get(host, job.starts))
                 case ["started", label, host, uptime]:
                     started_at = job.booted.get(host, 0.0) + float(uptime)
                     start = job.start_on.get(host, job.starts)
@@ -149,7 +149,7 @@ class Receipts:
     def is_over(self, job: str, index: int) -> bool:
         """Whether the job script of an array task came to its end."""
         found = self.jobs.get((job, index))
-        return found is not None and found.is_over
+        return found is not None and found.starts in found.over
 
     def has_begun(self, job: str, index: int) -> bool:
         """Whether the job script of an array task was started."""
@@ -159,6 +159,10 @@ class Receipts:
         """How long each unit of an array task may run, in seconds."""
         found = self.jobs.get((job, index))
         return found.limit_s if found is not None else None
+
+    def was_cut_short(self, note: Note, index: int) -> bool:
+        """The same, where the start that ran the unit had not come to its end by itself."""
+        return self.was_started_again(note, index) and note.start not in self.jobs[note.job, index].over
 
     def was_started_again(self, note: Note, index: int) -> bool:
         """Whether the scheduler started an array task again after it had started this unit."""

@@ -297,10 +297,11 @@ class Tracker:
         suspect, words = self._suspects[unit.label], self._words_on(unit)
         went_on = self._went_on(note, job, index)
         lived_on = suspect.lived_on or went_on
-        if started_again := self.submission.receipts.was_started_again(note, index):
+        if self.submission.receipts.was_started_again(note, index):
             state = None  # it is of the next start
-        if started_again and not lived_on and (note.end is None or verdicts.was_ended(note.end)):
-            outcome = verdicts.of_interrupted(note, state, words, started_again)
+        is_cut_short = not lived_on and self.submission.receipts.was_cut_short(note, index)
+        if is_cut_short and (note.end is None or verdicts.was_ended(note.end)):
+            outcome = verdicts.of_interrupted(note, state, words, started_again=True)
         elif suspect.of_step is not None:
             of_job = None if lived_on else state
             outcome = verdicts.of_step_and_state(note, suspect.of_step, of_job, words)

@@ -146,7 +146,8 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
         )
     if started_again or (state is not None and state.state in _NODE_LOST):
         how = "SLURM started its job again; it may have done work" if started_again else "the node failed"
-        return Outcome(Cause.NODE_FAILURE, f"It ran on {note.host} when {how}; it was not started again.")
+        outcome = Outcome(Cause.NODE_FAILURE, f"It ran on {note.host} when {how}; it was not started again.")
+        return outcome if note.end is None else _measured(outcome, note.end)
     if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its job on {note.host}.{_said(words)}")
     if state is None or (state.state in UNENDED and not state.of_controller):  # see `of_unstarted`

@@ -244,6 +244,14 @@ def test_a_unit_was_killed_in_a_job_that_was_seen_to_run_on_and_started_again(pa
     assert told["a"][0] is Cause.KILLED
 
 
+def test_a_unit_was_killed_and_its_job_came_to_its_end_before_it_started_again(pair: Pair) -> None:
+    """As where the controller forgot that it had."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted b n1 10\nended b 20 0 0 5 -1 0 0\n")
+    pair.notes("started a n1 5000\nended a 5020 0 9 5 -1 0 0\nover n1\njob n1 \n")
+    told = pair.told("NODE_FAIL") | pair.told("NODE_FAIL")
+    assert told["a"][0] is Cause.KILLED
+
+
 @pytest.mark.parametrize("state", ["OUT_OF_MEMORY", "NODE_FAIL"])
 def test_a_unit_failed_and_its_job_started_again(pair: Pair, state: str) -> None:
     """By itself, wherever SLURM was with its job by then."""
