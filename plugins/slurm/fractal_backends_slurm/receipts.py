@@ -39,7 +39,7 @@ class Note:
     started_at: float | None = None
     """Seconds since the epoch, by the node's clock."""
     job: str = ""
-    """The job that started it."""
+    """The job that started it, or tried to with a step."""
     host: str = ""
     end: End | None = None
     refused: str = ""
@@ -77,9 +77,9 @@ class _Job:
     starts: int = 0
     """How often the scheduler started it: again after a node failed, or after it forgot that it had."""
     start_on: dict[str, int] = field(default_factory=dict)
-    """The number of the last start on each node."""
+    """The number of each start, by its node and process id."""
     booted: dict[str, float] = field(default_factory=dict)
-    """When each node was started, in seconds since the epoch."""
+    """When the node of each was started, in seconds since the epoch."""
     over: set[int] = field(default_factory=set)
     """The starts that came to their end."""
     limit_s: int | None = None
@@ -111,7 +111,7 @@ class Receipts:
                 case ["job", host, *limit]:
                     job.starts += 1
                     job.limit_s = int(limit[0]) if limit else None
-                    job.host, job.start_on[host] = host, job.starts
+                    job.host, job.start_on[host] = _node(host), job.starts
                 case ["booted", host, since]:
                     job.booted[host] = float(since)
                 case ["over", host]:
@@ -119,7 +119,9 @@ class Receipts:
                 case ["started", label, host, uptime]:
                     started_at = job.booted.get(host, 0.0) + float(uptime)
                     start = job.start_on.get(host, job.starts)
-                    self.notes[label] = Note(started_at, number, host, uptime=float(uptime), start=start)
+                    self.notes[label] = Note(
+                        started_at, number, _node(host), uptime=float(uptime), start=start
+                    )
                     return label
                 case ["ended", label, *rest]:
                     note = self._note(label)
@@ -133,6 +135,7 @@ class Receipts:
                 case ["step", label, code, uptime]:
                     note = self._note(label)
                     note.step, note.step_uptime = int(code), float(uptime)
+                    note.job, note.host = note.job or number, note.host or job.host
                     note.start = note.start or job.starts
                     return label
         except ValueError:  # a line that is not whole: an end that is not there is asked for elsewhere
@@ -174,6 +177,10 @@ def array_task_of(name: str) -> tuple[str, int] | None:
     """The job's id and the index of the array task that a receipt of this name is of."""
     match = _NAME.fullmatch(name)
     return (match[1], int(match[2])) if match else None
+
+
+def _node(host: str) -> str:
+    return host.partition("/")[0]
 
 
 def _end(note: Note, words: list[str]) -> End:

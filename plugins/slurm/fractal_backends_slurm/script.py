@@ -67,7 +67,8 @@ class JobScript:
             *(f"export {name}={shlex.quote(value)}" for name, value in self.env.items()),
             # worker_init may unset or change SLURM's variables.
             "fb_job=$SLURM_JOB_ID fb_array_task=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
-            "fb_index=$SLURM_ARRAY_TASK_ID fb_host=${SLURMD_NODENAME:-?} fb_conf=${SLURM_CONF:-}",
+            "fb_index=$SLURM_ARRAY_TASK_ID fb_conf=${SLURM_CONF:-}",
+            "fb_host=${SLURMD_NODENAME:-?}/$$",  # a node may have two starts of an array task
             "fb_node_memory=${SLURM_MEM_PER_NODE:-0} fb_core_memory=${SLURM_MEM_PER_CPU:-}",
             *self._before_units(),
             "unset IFS; set +aefuvxC",  # whatever the lines above made of them

@@ -26,8 +26,8 @@ _MOST_ATTEMPTS = 3
 """How often a unit is submitted that was never started."""
 _KILLED_SHARE = 10
 """A job that was ended from outside has no last line to wait for: that share of the time must do."""
-_MANY_WORDS = 10
-"""Of so many array tasks the output is looked at where units failed by themselves."""
+_MANY_WORDS = 250
+"""Of so many array tasks the output is looked at where units failed by themselves; that may take calls."""
 _LATE_S = 5.0
 """For how long accounting is waited for, which knows who cancelled a job."""
 
@@ -215,7 +215,8 @@ class Tracker:
         self._suspects.pop(unit.label, None)
 
     def _end(self, unit: Unit, outcome: Outcome, note: Note = _NOTHING) -> None:
-        if outcome.cause in (Cause.TASK_ERROR, Cause.INVALID_COMMAND):
+        has_failed = outcome.cause in (Cause.TASK_ERROR, Cause.KILLED) and note.end is not None
+        if has_failed or outcome.cause is Cause.INVALID_COMMAND:
             outcome = verdicts.with_words(outcome, self._printed(note, self._open[unit.label][0]))
         self._close(unit)
         self._endings.add(unit, outcome, has_output=note.end is not None and note.end.has_output)
@@ -297,9 +298,16 @@ class Tracker:
         suspect, words = self._suspects[unit.label], self._words_on(unit)
         went_on = self._went_on(note, job, index)
         lived_on = suspect.lived_on or went_on
-        if self.submission.receipts.was_started_again(note, index):
+        receipts = self.submission.receipts
+        is_requeued = (
+            state is not None and state.state in verdicts.WAITING and not receipts.is_over(job, index)
+        )
+        is_cut_short = not lived_on and (is_requeued or receipts.was_cut_short(note, index))
+        if receipts.was_started_again(note, index):
             state = None  # it is of the next start
-        is_cut_short = not lived_on and self.submission.receipts.was_cut_short(note, index)
+        if is_cut_short and note.started_at is None:
+            self._end_unstarted(unit, verdicts.of_unstarted(note, None, words), None, index, words)
+            return
         if is_cut_short and (note.end is None or verdicts.was_ended(note.end)):
             outcome = verdicts.of_interrupted(note, state, words, started_again=True)
         elif suspect.of_step is not None:
@@ -348,10 +356,10 @@ class Tracker:
         return self._place.text(self.submission.folder / f"{job}_{index}.out")
 
     def _printed(self, note: Note, index: int) -> str:
-        """The same, for a few array tasks: others will hardly say anything else, and each costs a call."""
+        """The end of that; of most array tasks, as others will hardly say anything else."""
         key = (note.job or self.submission.job or "", index)
         if key not in self._words_of_jobs and len(self._words_of_jobs) < _MANY_WORDS:
-            self._words_of_jobs[key] = self._words_on_job(*key)
+            self._words_of_jobs[key] = verdicts.last_of(self._words_on_job(*key))
         return self._words_of_jobs.get(key, "")
 
     def _words_on(self, unit: Unit) -> str:

@@ -16,8 +16,6 @@ _LONG_OPTION = re.compile(r"--(?P<name>[a-z][a-z0-9-]*)(?:=(?P<value>.*))?", re.
 _SHORT_OPTION = re.compile(r"-(?P<letter>[A-Za-z])=?(?P<value>.*)", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _EXPORT = re.compile(r"export\s+(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.ASCII)
-_NOT_PLAIN = re.compile(r"[^\w@%+=:,./-]")
-"""What is written with a backslash, which means the same to sbatch and to a shell; in quotes it does not."""
 _SHORT = {
     **{"A": "account", "a": "array", "B": "extra-node-info", "C": "constraint", "c": "cpus-per-task"},
     **{"D": "chdir", "e": "error", "F": "nodefile", "G": "gpus", "H": "hold", "i": "input", "J": "job-name"},
@@ -141,8 +139,13 @@ def one_each(line: str) -> list[str]:
     for word in shlex.split(line.removeprefix("#SBATCH"), comments=True):
         if word.startswith("-"):
             settings.append([])
-        settings[-1].append(_NOT_PLAIN.sub(r"\\\g<0>", word) or "''")
+        settings[-1].append(_as_written(word))
     return [f"#SBATCH {' '.join(words)}" for words in settings]
+
+
+def _as_written(word: str) -> str:
+    """So that sbatch and a shell read it alike: in quotes, a backslash is none to a shell."""
+    return re.sub(r"\W", r"\\\g<0>", word) if re.search(r"['\\]", word) else shlex.quote(word)
 
 
 def exported(line: str) -> tuple[str, str] | None:

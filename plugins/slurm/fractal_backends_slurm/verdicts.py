@@ -209,8 +209,12 @@ def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
 
 def with_words(outcome: Outcome, words: str) -> Outcome:
     """A verdict with what its job printed, worker_init for instance, which may be why a unit failed."""
-    printed = words.strip()[-_MOST_WORDS:]
-    return replace(outcome, info=f"{outcome.info} Its job printed: {printed}") if printed else outcome
+    return replace(outcome, info=f"{outcome.info} Its job printed: {words}") if words else outcome
+
+
+def last_of(words: str) -> str:
+    """As much of words as is told."""
+    return words.strip()[-_MOST_WORDS:]
 
 
 def _says(what: re.Pattern[str], words: str) -> bool:
@@ -253,5 +257,5 @@ def _user(uid: int) -> str:
 
 
 def _said(words: str) -> str:
-    text = words.strip()
-    return f" Its last words: {text[-_MOST_WORDS:]}{'' if text.endswith('.') else '.'}" if text else ""
+    text = last_of(words)
+    return f" Its last words: {text}{'' if text.endswith('.') else '.'}" if text else ""

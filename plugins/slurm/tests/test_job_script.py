@@ -217,6 +217,7 @@ def test_an_array_task_that_is_started_again_while_a_unit_runs(plain_node: Node)
     assert trace.read_text() == "ran\n"
     receipts = plain_node.receipts()
     assert receipts.was_started_again(receipts.notes["0_par_0000000"], 0)
+    assert receipts.jobs["7", 0].over == {1, 2}
 
 
 @pytest.mark.parametrize("command", ["no-such-command", "./no-such-file", "/etc/passwd", "/etc"])

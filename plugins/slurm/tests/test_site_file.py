@@ -267,13 +267,13 @@ def test_each_setting_of_a_line_counts_for_itself(site: Callable[[Any], None]) -
 
 def test_settings_of_a_line_keep_their_words(site: Callable[[Any], None]) -> None:
     """As sbatch reads them: with a value that is empty, and with marks."""
-    line = r"#SBATCH --reservation= --licenses='a b,c' --nice -m x\\y -p main"
+    line = r"#SBATCH --reservation= --licenses='a b,c ' --nice -m x\\y -p main"
     site({"default_slurm_config": {"extra_lines": [line]}})
     options = prepare()
     assert options.partition == "main"
     assert options.extra_lines == (
         "#SBATCH --reservation=",
-        r"#SBATCH --licenses=a\ b,c",
+        "#SBATCH '--licenses=a b,c '",
         "#SBATCH --nice",
         r"#SBATCH -m x\\y",
     )

@@ -226,11 +226,12 @@ KILLED_STEP = "started a n1 5000\nstep a 137 5020\n"
 
 
 @pytest.mark.parametrize("killed", [KILLED_IN_TURN, KILLED_STEP])
-@pytest.mark.parametrize("state", ["RUNNING", "TIMEOUT", "NODE_FAIL"])
+@pytest.mark.parametrize("state", ["RUNNING", "TIMEOUT", "NODE_FAIL", "PENDING"])
 def test_a_unit_was_killed_and_its_job_started_again(pair: Pair, killed: str, state: str) -> None:
     """SLURM ends what runs before it starts a job again; what befalls that is not of the unit."""
     pair.notes("job n1 \nbooted n1 1000\n" + killed)
-    pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\n")
+    if state != "PENDING":
+        pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\n")
     cause, info = (pair.told(state) or pair.told(state))["a"]
     assert cause is Cause.NODE_FAILURE
     assert "SLURM started its job again" in info
@@ -242,6 +243,25 @@ def test_a_unit_was_killed_in_a_job_that_was_seen_to_run_on_and_started_again(pa
     pair.notes("job n2 \nbooted n2 900\n")
     told |= pair.told("NODE_FAIL")
     assert told["a"][0] is Cause.KILLED
+
+
+def test_a_start_that_lives_on_beside_the_next_on_the_same_node(pair: Pair) -> None:
+    """What it writes, its last line too, is not of the next one."""
+    pair.notes("job n1/5 \nbooted n1/5 1000\nstarted a n1/5 10\njob n1/6 \nbooted n1/6 1000\n")
+    pair.notes("refused a 20 claimed\nstarted b n1/6 20\nended a 30 0 0 5 -1 0 0\nover n1/5\n")
+    end = time.monotonic() + 3 * DEADLINE_S
+    while time.monotonic() < end:
+        assert "b" not in pair.told("RUNNING")
+    pair.notes("ended b 40 3 0 5 -1 0 0\nover n1/6\n")
+    assert pair.told("COMPLETED")["b"][0] is Cause.TASK_ERROR
+
+
+def test_a_node_fails_before_a_unit_starts_and_its_job_is_started_again(pair: Pair) -> None:
+    pair.files.words = [CANCELLED.format(" DUE TO NODE FAILURE")]
+    pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
+    pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\n")
+    assert "a" not in pair.told("RUNNING") | pair.told("RUNNING")
+    assert [unit.label for unit in pair.tracker.retry] == ["a"]
 
 
 def test_a_unit_was_killed_and_its_job_came_to_its_end_before_it_started_again(pair: Pair) -> None:
