@@ -77,7 +77,7 @@ class _Job:
     starts: int = 0
     """How often the scheduler started it: again after a node failed, or after it forgot that it had."""
     start_on: dict[str, int] = field(default_factory=dict)
-    """The number of each start, by its node and process id."""
+    """The number of each start, by its node and its process there."""
     booted: dict[str, float] = field(default_factory=dict)
     """When the node of each was started, in seconds since the epoch."""
     over: set[int] = field(default_factory=set)
@@ -163,14 +163,14 @@ class Receipts:
         found = self.jobs.get((job, index))
         return found.limit_s if found is not None else None
 
-    def was_cut_short(self, note: Note, index: int) -> bool:
-        """The same, where the start that ran the unit had not come to its end by itself."""
-        return self.was_started_again(note, index) and note.start not in self.jobs[note.job, index].over
-
     def was_started_again(self, note: Note, index: int) -> bool:
         """Whether the scheduler started an array task again after it had started this unit."""
         found = self.jobs.get((note.job, index))
         return found is not None and found.starts > note.start
+
+    def was_cut_short(self, note: Note, index: int) -> bool:
+        """Whether that was so before the start that ran this unit had come to its own end."""
+        return self.was_started_again(note, index) and note.start not in self.jobs[note.job, index].over
 
 
 def array_task_of(name: str) -> tuple[str, int] | None:
