@@ -187,10 +187,14 @@ class _Cancelled:
 
     def _steps(self, folder: Path, task: int, unit: str) -> list[list[Any]]:
         """What a unit does."""
-        begin = [["append", f"{folder}/begun.txt", f"{task}"], ["alive", f"{folder}/alive"]]
+        alive, begun = ["alive", f"{folder}/alive"], ["append", f"{folder}/begun.txt", f"{task}"]
+        begin = [alive, begun]
         if self.hangs and (task, unit) == self.stuck:
             how = self.hangs[2]
-            return [*begin, *([[how, f"{folder}/{how}"]] if how != "hang" else []), ["hang"]]
+            special = [how, f"{folder}/{how}"]
+            # What has begun may be cancelled at once: a session has to be there by then.
+            steps = {"session": [alive, special, begun], "write_until_killed": [*begin, special]}
+            return [*steps.get(how, begin), ["hang"]]
         if unit == "init":
             return [*begin, ["output", {"parallelization_list": [{"zarr_url": url(n)} for n in self.names]}]]
         changed = self.names if unit == "all" else [unit]
