@@ -36,6 +36,8 @@ from .settings import CGROUP_CONF, CGROUPS, MemoryKill, Settings, gres_conf, slu
 COUNTED = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo", "srun")
 READY = ("idle", "mixed", "allocated")
 START_S = 30.0
+SAVE_S = 6.0
+"""After so long, a bit more than its 5 s, slurmctld saves what changes at once."""
 OWNER = "owner"
 SETTINGS = "slurm-lab.json"
 
@@ -204,6 +206,12 @@ class SlurmLab:
         held = self.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true").strip()
         self.run("scancel", held)
         eventually(lambda: file.exists() and file.stat().st_mtime > now, START_S, "jobs are not saved")
+
+    def wait_until_saves_at_once(self) -> None:
+        """Until the controller will save the next submission at once, and what becomes of it not for 5 s."""
+        self.wait_until_saved()
+        saved_at = (self.folder / "state" / "job_state").stat().st_mtime
+        eventually(lambda: time.time() > saved_at + SAVE_S, 2 * SAVE_S, "the clock stands still")
 
     def kill_slurmd(self, node: str) -> None:
         """As if the node had lost its power, but the processes of its jobs live on."""

@@ -82,6 +82,8 @@ class _Job:
     """When the node of each was started, in seconds since the epoch."""
     over: set[int] = field(default_factory=set)
     """The starts that came to their end."""
+    since: float | None = None
+    """When the last start started its first unit, in seconds since the epoch, by the node's clock."""
     limit_s: int | None = None
     """How long each of its units may run."""
 
@@ -110,6 +112,7 @@ class Receipts:
             match words:
                 case ["job", host, *limit]:
                     job.starts += 1
+                    job.since = None
                     job.limit_s = int(limit[0]) if limit else None
                     job.host, job.start_on[host] = _node(host), job.starts
                 case ["booted", host, since]:
@@ -119,6 +122,8 @@ class Receipts:
                 case ["started", label, host, uptime]:
                     started_at = job.booted.get(host, 0.0) + float(uptime)
                     start = job.start_on.get(host, job.starts)
+                    if start == job.starts:
+                        job.since = job.since or started_at
                     self.notes[label] = Note(
                         started_at, number, _node(host), uptime=float(uptime), start=start
                     )
@@ -157,6 +162,12 @@ class Receipts:
     def has_begun(self, job: str, index: int) -> bool:
         """Whether the job script of an array task was started."""
         return (job, index) in self.jobs
+
+    def units_run_since(self, job: str, index: int) -> float | None:
+        """When the last start of an array task started its first unit, in seconds since the epoch, by the
+        clock of its node; None where it has started none."""
+        found = self.jobs.get((job, index))
+        return found.since if found is not None else None
 
     def limit_of(self, job: str, index: int) -> int | None:
         """How long each unit of an array task may run, in seconds."""

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -44,6 +45,8 @@ class JobState:
     nodes: str = ""
     exit_code: int | None = None
     signal: int | None = None
+    started_at: float | None = None
+    """Since when it runs or ran, in seconds since the epoch, by the controller's clock, where it tells."""
     cancelled_by: int | None = None
     """The user id of whoever cancelled it, where that is known."""
     of_controller: bool = False
@@ -196,7 +199,8 @@ class Scheduler:
             if index.isdigit() and state and fields.get("JobName") == name:
                 code, number = _exit(fields.get("ExitCode", ""))
                 nodes, reason = fields.get("NodeList", ""), fields.get("Reason", "")
-                found[int(index)] = JobState(state, reason, nodes, code, number)
+                started_at = _point(fields.get("StartTime", ""))
+                found[int(index)] = JobState(state, reason, nodes, code, number, started_at)
         return found
 
     def _accounted(self, job: str, name: str) -> dict[int, JobState] | None:
@@ -216,7 +220,7 @@ class Scheduler:
                 indices = number.partition("_")[2]
                 for index in _indices(indices):
                     if indices.isdigit() or index not in found:
-                        found[index] = JobState(word, reason, nodes, code, signal, user)
+                        found[index] = JobState(word, reason, nodes, code, signal, cancelled_by=user)
         return found
 
     def cancel(self, jobs: Sequence[str], *, user: str | None) -> None:
@@ -338,6 +342,14 @@ def _exit(text: str) -> tuple[int | None, int | None]:
     """Of `3:0`, exit code and signal."""
     code, _, signal = text.partition(":")
     return (int(code), int(signal)) if code.isdigit() and signal.isdigit() else (None, None)
+
+
+def _point(text: str) -> float | None:
+    """Of a time as SLURM writes it, seconds since the epoch; None where it is not known."""
+    try:
+        return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
 
 
 def _number(text: str) -> int | None:

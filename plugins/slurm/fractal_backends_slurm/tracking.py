@@ -17,6 +17,7 @@ from .receipts import Note, array_task_of
 from .records import Records
 from .scheduler import JobState
 from .submission import UNITS_FILE, Submission
+from .words import Words
 
 _NOTHING = Note()
 _PAUSE_S = 0.05
@@ -26,8 +27,8 @@ _MOST_ATTEMPTS = 3
 """How often a unit is submitted that was never started."""
 _KILLED_SHARE = 10
 """A job that was ended from outside has no last line to wait for: that share of the time must do."""
-_MANY_WORDS = 250
-"""Of so many array tasks the output is looked at where units failed by themselves; that may take calls."""
+_CLOCKS_S = 1.0
+"""As much may the clocks of a node and of the controller differ, which counts whole seconds."""
 _LATE_S = 5.0
 """For how long accounting is waited for, which knows who cancelled a job."""
 
@@ -81,8 +82,8 @@ class Tracker:
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
         self._suspects: dict[str, _Suspect] = {}
         self._endings = Endings(place, options.receipt_deadline)
-        self._words: dict[tuple[str, int], _Word] = {}
-        self._words_of_jobs: dict[tuple[str, int], str] = {}
+        self._known_ends: dict[tuple[str, int], _Word] = {}
+        self._words = Words(submission, place)
         self._reasons: dict[int, tuple[str, float]] = {}
         """Why array tasks wait, as last told, and since when; only of those that were last seen to wait."""
 
@@ -101,7 +102,7 @@ class Tracker:
 
     def _has_ended(self, job: str, index: int) -> bool:
         """Whether the scheduler said so. That it knows nothing of an array task is no end of it."""
-        word = self._words.get((job, index))
+        word = self._known_ends.get((job, index))
         return word is not None and word.state is not None and word.state.state not in verdicts.UNENDED
 
     @property
@@ -124,7 +125,7 @@ class Tracker:
             self._growing.add(name)
             labels = submission.receipts.take(name, text.decode(errors="replace"))
             self._touched.update(dict.fromkeys(labels))
-            word = self._words.get(array_task_of(name) or ("", 0))
+            word = self._known_ends.get(array_task_of(name) or ("", 0))
             if word is not None:
                 word.since = time.monotonic()  # whatever the scheduler says, it goes on
 
@@ -137,7 +138,7 @@ class Tracker:
         """What happened, by the receipts that were read and this answer of the scheduler."""
         yield from self._look_at_receipts()
         self._snapshot = snapshot
-        if snapshot.asked_at > self._looked_at or self._words or self._suspects:
+        if snapshot.asked_at > self._looked_at or self._known_ends or self._suspects:
             self._looked_at = snapshot.asked_at
             for index, left in list(self._left.items()):
                 yield from self._look_at_part(index, list(left.values()), snapshot)
@@ -191,7 +192,7 @@ class Tracker:
             if outcome is None:
                 self._suspects.setdefault(unit.label, _Suspect(time.monotonic(), None))
         elif note.step is not None and not note.refused:
-            outcome = verdicts.of_step(note, self._words_on(unit))
+            outcome = verdicts.of_step(note, self._words.on_step(unit))
             if outcome is not None and outcome.cause in (Cause.KILLED, Cause.CANCELLED):
                 self._suspects.setdefault(unit.label, _Suspect(time.monotonic(), outcome))
                 outcome = None  # perhaps with its job
@@ -217,7 +218,8 @@ class Tracker:
     def _end(self, unit: Unit, outcome: Outcome, note: Note = _NOTHING) -> None:
         has_failed = outcome.cause in (Cause.TASK_ERROR, Cause.KILLED) and note.end is not None
         if has_failed or outcome.cause is Cause.INVALID_COMMAND:
-            outcome = verdicts.with_words(outcome, self._printed(note, self._open[unit.label][0]))
+            job, (index, _) = note.job or self.submission.job or "", self._open[unit.label]
+            outcome = verdicts.with_words(outcome, self._words.last_on_job(job, index))
         self._close(unit)
         self._endings.add(unit, outcome, has_output=note.end is not None and note.end.has_output)
 
@@ -247,13 +249,14 @@ class Tracker:
         is_over = self.submission.receipts.is_over(job, index)
         if state is not None and state.state in verdicts.RUNNING:
             self._reasons.pop(index, None)
-        if state is not None and state.state in verdicts.UNENDED and not is_over:
-            self._words.pop((job, index), None)
+        will_start = state is not None and state.state in verdicts.WAITING  # once more, where it is over
+        if will_start or (state is not None and state.state in verdicts.RUNNING and not is_over):
+            self._known_ends.pop((job, index), None)
             return None
         is_unknown = job not in snapshot.names or snapshot.asked_at < self._accepted_at
         if is_unknown and not is_over:
-            return self._words.get((job, index))
-        word = self._words.setdefault((job, index), _Word(time.monotonic(), state))
+            return self._known_ends.get((job, index))
+        word = self._known_ends.setdefault((job, index), _Word(time.monotonic(), state))
         word.state = state or word.state
         return word
 
@@ -295,7 +298,7 @@ class Tracker:
             self._judge_suspect(unit, note, job, index, state)
 
     def _judge_suspect(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> None:
-        suspect, words = self._suspects[unit.label], self._words_on(unit)
+        suspect, words = self._suspects[unit.label], self._words.on_step(unit)
         went_on = self._went_on(note, job, index)
         lived_on = suspect.lived_on or went_on
         receipts = self.submission.receipts
@@ -318,7 +321,7 @@ class Tracker:
                 return
         else:
             assert note.end is not None
-            words += "" if went_on else self._words_on_job(job, index)
+            words += "" if went_on else self._words.on_job(job, index)
             outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
         self._end(unit, outcome, note)
 
@@ -333,13 +336,13 @@ class Tracker:
         if self.submission.adopted and not self._place.text(self.submission.folder / UNITS_FILE):
             self._end(unit, verdicts.without_receipts(self.submission.folder))
             return
-        words = self._words_on_job(job, index)
+        words = self._words.on_job(job, index)
         if note.started_at is not None or note.refused not in ("", "receipt"):
             again = self.submission.receipts.was_started_again(note, index)
             self._end(unit, verdicts.of_interrupted(note, state, words, again))
             return
         if note.step is not None:
-            words += self._words_on(unit)
+            words += self._words.on_step(unit)
         self._end_unstarted(unit, verdicts.of_unstarted(note, state, words), state, index, words)
 
     def _end_unstarted(
@@ -350,21 +353,6 @@ class Tracker:
             self.retry.append(unit)
         else:
             self._end(unit, outcome)
-
-    def _words_on_job(self, job: str, index: int) -> str:
-        """What SLURM wrote into the output of an array task."""
-        return self._place.text(self.submission.folder / f"{job}_{index}.out")
-
-    def _printed(self, note: Note, index: int) -> str:
-        """The end of that; of most array tasks, as others will hardly say anything else."""
-        key = (note.job or self.submission.job or "", index)
-        if key not in self._words_of_jobs and len(self._words_of_jobs) < _MANY_WORDS:
-            self._words_of_jobs[key] = verdicts.last_of(self._words_on_job(*key))
-        return self._words_of_jobs.get(key, "")
-
-    def _words_on(self, unit: Unit) -> str:
-        """What srun said of a unit that was a step of its own."""
-        return self._place.text(self.submission.folder / f"{unit.label}.step" / "out")
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
         if outcome.cause is Cause.CANCELLED or self.submission.adopted:
@@ -390,9 +378,27 @@ class Tracker:
             is_known = self._snapshot.knows(job, self.submission.name)
             is_gone = is_known or not self._records.may_be_forgotten(self._snapshot.asked_at)
             return JobState("CANCELLED") if is_gone else None
-        if found is None:
-            return state
-        return replace(found, state=state.state, reason=state.reason or found.reason) if state else found
+        if found is not None:
+            state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
+        if state is not None and self._was_forgotten(state, job, index):
+            return replace(state, state=verdicts.FORGOTTEN)
+        return state
+
+    def _was_forgotten(self, state: JobState, job: str, index: int) -> bool:
+        """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
+        that it ran: it starts it anew, and what its node says to that makes it end it.
+        """
+        if state.state != "CANCELLED":
+            return False
+        receipts = self.submission.receipts
+        since = receipts.units_run_since(job, index)
+        if not receipts.has_begun(job, index):  # with a signal it was cancelled while it was being started
+            is_odd = state.of_controller and state.nodes != "" and not state.signal
+        elif since is None or state.started_at is None:
+            is_odd = receipts.is_over(job, index)
+        else:
+            is_odd = receipts.is_over(job, index) or state.started_at > since + _CLOCKS_S
+        return is_odd and self._records.may_be_forgotten(self._snapshot.asked_at)
 
     def _tell_reason(self, index: int, left: Sequence[Unit], state: JobState) -> Iterator[UnitEvent]:
         reason, since = self._reasons.setdefault(index, ("None", 0.0))

@@ -178,16 +178,22 @@ def _extra_line(line: str) -> str:
         )
     if variable := exported(line):
         _not_of_the_script(variable[0])
-    for name, value in options:
-        if name == "cpus-per-task":
-            raise ValueError("cores are counted by the backend: use the option cpus_per_task")
-        if name == "clusters":
-            raise ValueError("a run goes to one cluster, the one of the commands on its PATH")
-        if name not in _UNDERSTOOD and any(full.startswith(name) for full in _UNDERSTOOD):
-            raise ValueError(f"--{name} must be written in full")
-        if name in _OWN and (name, value) not in _SAME_AS_OWN:
-            raise ValueError(f"--{name} is set by the backend itself")
+    if problems := [problem for name, value in options if (problem := _sbatch_option_problem(name, value))]:
+        raise ValueError("; ".join(problems))
     return line
+
+
+def _sbatch_option_problem(name: str, value: str) -> str | None:
+    """Why a `#SBATCH` line may not set it, if so."""
+    if name == "cpus-per-task":
+        return "cores are counted by the backend: use the option cpus_per_task"
+    if name == "clusters":
+        return "a run goes to one cluster, the one of the commands on its PATH"
+    if name not in _UNDERSTOOD and any(full.startswith(name) for full in _UNDERSTOOD):
+        return f"--{name} must be written in full"
+    if name in _OWN and (name, value) not in _SAME_AS_OWN:
+        return f"--{name} is set by the backend itself"
+    return None
 
 
 def _not_of_the_script(variable: str) -> None:

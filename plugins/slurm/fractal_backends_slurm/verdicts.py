@@ -19,6 +19,9 @@ RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING
 """All other states are ends."""
 UNENDED = WAITING | RUNNING
 
+FORGOTTEN = "FORGOTTEN"
+"""Not SLURM's word: what a controller ended because it had been started again, and forgotten that it ran."""
+
 _ENDED_FROM_OUTSIDE = frozenset(["CANCELLED", "REVOKED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"])
 _SCRIPT_LOST = re.compile(r"JobLaunchFailure|RaisedSignal")
 """Reasons why a job failed that was started: its script was killed."""
@@ -32,6 +35,7 @@ _OF_STATE = {
     "OUT_OF_MEMORY": Cause.OUT_OF_MEMORY,
     "NODE_FAIL": Cause.NODE_FAILURE,
     "BOOT_FAIL": Cause.NODE_FAILURE,
+    FORGOTTEN: Cause.NODE_FAILURE,
 }
 _OF_SLURM = re.compile(r"^(?:slurm[^:\n]*|srun|\[[^]\n]*\] error): .*", re.MULTILINE)
 """A line of SLURM's own, among what worker_init or srun's command may have printed."""
@@ -42,11 +46,6 @@ _TIME = re.compile(r"due to time limit", re.IGNORECASE)
 _CANCELLED = re.compile(r"\bCANCELLED AT\b")
 _LOST_SCRIPT = re.compile(r"execve\(\): .*/slurm_script: No such file")
 """Of slurmstepd: a node that registers takes the script of a job that it is launching for a leftover."""
-_NO_STEP = re.compile(
-    r"already completing|Job/step already|unable to (contact|confirm)|connection refused|timed out",
-    re.IGNORECASE,
-)
-"""Of srun, when its job ends before a step has begun, or the controller is away."""
 _NEVER = re.compile(
     r"DependencyNeverSatisfied|Partition(Time|Node)Limit|PartitionConfig|BadConstraints|InvalidAccount|InvalidQOS"
     r"|(Account|Group|QOS)NotAllowed|Max(Wall|Cpu|Mem|Node|GRES|TRES)\w*Per(Job|Node)\w*|AssocMaxWall\w*",
@@ -116,13 +115,10 @@ def of_step(note: Note, words: str) -> Outcome | None:
         return Outcome(Cause.TIME_LIMIT, f"SLURM ended its step on {note.host}.{said}")
     if _says(_CANCELLED, words):
         return Outcome(Cause.CANCELLED, f"Its step was cancelled on {note.host}.{said}")
-    if note.started_at is None and _says(_NO_STEP, words):
+    if note.started_at is None:  # its job is ending, or the controller is away, or has forgotten the job
         return None
-    signal = note.step - 128 if note.step is not None and note.step > 128 else None
-    if note.started_at is None:
-        return None if signal else Outcome(Cause.LAUNCH_FAILED, f"srun could not start it.{said}")
-    if signal:
-        return Outcome(Cause.KILLED, f"Its step was ended on {note.host}.{said}", signal=signal)
+    if note.step is not None and note.step > 128:
+        return Outcome(Cause.KILLED, f"Its step was ended on {note.host}.{said}", signal=note.step - 128)
     return Outcome(Cause.LOST, f"Its step ended on {note.host} without a word on how the unit did.{said}")
 
 
@@ -243,6 +239,8 @@ def _out_of_memory(note: Note, end: End) -> str:
 
 def _story(state: JobState, note: Note | None) -> str:
     where = f" on {note.host}" if note else ""
+    if state.state == FORGOTTEN:
+        return f"SLURM's controller was started again, had forgotten what ran, and ended its job{where}."
     reason = f" ({state.reason})" if state.reason and state.reason != "None" else ""
     by = f" by {_user(state.cancelled_by)}" if state.cancelled_by is not None else ""
     code = f", exit code {state.exit_code}" if state.exit_code else ""

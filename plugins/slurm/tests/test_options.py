@@ -93,6 +93,13 @@ def test_what_is_refused(name: str, value: Any) -> None:
         SlurmOptions(**{name: value})
 
 
+def test_all_that_is_wrong_in_a_line_is_told() -> None:
+    with pytest.raises(
+        ValidationError, match=r"--output is set by .*; cores are counted .*; a run goes to one"
+    ):
+        SlurmOptions(extra_lines=["#SBATCH --output=x -c 2 --mem=4 -M other"])
+
+
 def test_lines_for_sbatch_and_lines_that_export() -> None:
     options = SlurmOptions(
         extra_lines=[

@@ -144,6 +144,49 @@ def test_the_controller_dies_right_after_a_submission(start_run: StartRun, slurm
     run.must_end()
 
 
+def test_the_controller_dies_right_after_a_submission_and_forgets_how_the_array_was_split(
+    start_run: StartRun, slurm_lab: SlurmLab
+) -> None:
+    """Its jobs run; srun cannot start their other steps, and the new controller takes them for cancelled."""
+    names = [f"u{number}" for number in range(12)]
+    commands = {**dict.fromkeys(names, GATED), "bad": f"{GATED}; exit 3"}
+    slurm_lab.wait_until_saves_at_once()
+    run = start_run(commands, {"tasks_per_job": 6, "parallel_tasks_per_job": 2})
+    must_be_told_started(run, "u0", "u1", "u6", "u7")
+    slurm_lab.crash_slurmctld()
+    run.open("gate")
+    slurm_lab.start_slurmctld()
+    run.must_end(bad=Cause.TASK_ERROR)
+    log = (run.folder / "run" / "workflow.log").read_text()
+    assert "never started and are submitted again" in log, log
+
+
+def test_a_new_controller_starts_again_what_it_has_forgotten(
+    start_run: StartRun, slurm_lab: SlurmLab
+) -> None:
+    """Or ends it, where the node refuses that. What ran has ended with that, and is not started once more."""
+    slurm_lab.wait_until_saves_at_once()
+    run = start_run(dict.fromkeys("abcd", GATED), {"tasks_per_job": 2})
+    must_be_told_started(run, "a", "c")
+    slurm_lab.crash_slurmctld()
+    slurm_lab.start_slurmctld()
+    assert eventually(lambda: all(map(run.told_started, "bd")), LONG_S), run.story()
+    run.open("gate")
+    run.must_end(a=Cause.NODE_FAILURE, c=Cause.NODE_FAILURE)
+
+
+def test_a_new_controller_ends_what_it_has_forgotten(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Of jobs with steps the nodes refuse a second start, and it ends them: nobody cancelled them."""
+    slurm_lab.wait_until_saves_at_once()
+    run = start_run(dict.fromkeys("abcdefgh", GATED), {"tasks_per_job": 4, "parallel_tasks_per_job": 2})
+    must_be_told_started(run, *"abef")
+    slurm_lab.crash_slurmctld()
+    slurm_lab.start_slurmctld()
+    assert eventually(lambda: {*"abef"} <= run.outcomes.keys(), LONG_S), run.story()
+    run.open("gate")
+    run.must_end(LONG_S, **dict.fromkeys("abef", Cause.NODE_FAILURE))
+
+
 def test_the_controller_dies_with_units_that_wait(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """They had not started when the controller forgot them."""
     node = slurm_lab.nodes[0]

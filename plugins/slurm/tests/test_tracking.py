@@ -46,13 +46,16 @@ class Files:
 
 
 class NoRecords:
-    """SLURM without accounting, whose controller was never restarted."""
+    """SLURM without accounting."""
+
+    def __init__(self) -> None:
+        self.was_restarted = False
 
     def of(self, job: str, name: str) -> dict[int, JobState]:
         return {}
 
     def may_be_forgotten(self, at: float) -> bool:
-        return False
+        return self.was_restarted
 
 
 class Pair:
@@ -61,9 +64,9 @@ class Pair:
     def __init__(self) -> None:
         units = [Unit(0, number, f"/nowhere/{name}", ("true",)) for number, name in enumerate("ab")]
         submission = Submission("token", Path("/nowhere/token"), {0: units}, job="7")
-        self.files = Files()
+        self.files, self.records = Files(), NoRecords()
         options = SlurmOptions(receipt_deadline=DEADLINE_S)
-        self.tracker = Tracker(submission, cast(Place, self.files), options, cast(Records, NoRecords()))
+        self.tracker = Tracker(submission, cast(Place, self.files), options, cast(Records, self.records))
 
     def notes(self, text: str, job: str = "7") -> None:
         """The script of this job wrote this."""
@@ -291,6 +294,67 @@ def test_srun_cannot_start_what_it_might(pair: Pair) -> None:
     cause, info = pair.told("COMPLETED")["a"]
     assert cause is Cause.LAUNCH_FAILED
     assert info.startswith("srun could not start it. Its last words: srun: error: Unable to confirm")
+
+
+FORGOTTEN = "srun: error: Unable to create step for job 7: Duplicate job id\n"
+
+
+@pytest.mark.parametrize("attempt", [1, 3])
+def test_a_controller_forgot_that_a_job_ran(pair: Pair, attempt: int) -> None:
+    """It is shown as waiting, and then as cancelled, although its script came to its own end."""
+    pair.files.words, pair.records.was_restarted = [FORGOTTEN] * 4, True
+    pair.tracker.submission.attempt = attempt
+    pair.notes("job n1 \nbooted n1 1000\nstep a 1 20\nstep b 1 20\nover n1\n")
+    assert [pair.told("PENDING"), pair.told("PENDING"), pair.tracker.retry] == [{}, {}, []]
+    told = pair.told("CANCELLED", cancelled_by=0) | pair.told("CANCELLED", cancelled_by=0)
+    retried = [unit.label for unit in pair.tracker.retry]
+    assert (list(told), retried) == (([], ["a", "b"]) if attempt == 1 else (["a", "b"], []))
+    for cause, info in told.values():
+        assert cause is Cause.NODE_FAILURE
+        assert "controller was started again" in info
+        assert FORGOTTEN.strip() in info
+
+
+@pytest.mark.parametrize(
+    ("was_restarted", "started_at", "cause"),
+    [
+        (True, 1020.0, Cause.NODE_FAILURE),
+        (True, 1009.0, Cause.CANCELLED),
+        (True, None, Cause.CANCELLED),
+        (False, 1020.0, Cause.CANCELLED),
+    ],
+)
+def test_a_job_that_runs_is_cancelled(
+    pair: Pair, was_restarted: bool, started_at: float | None, cause: Cause
+) -> None:
+    """By somebody, or by a controller that forgot that it ran: it believes that it started it later."""
+    pair.files.words, pair.records.was_restarted = [CANCELLED.format("")], was_restarted
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nstep a 137 20\n")
+    told: dict[str, tuple[Cause, str]] = {}
+
+    def all_is_known() -> bool:
+        told.update(pair.told("CANCELLED", of_controller=True, started_at=started_at))
+        return len(told) + len(pair.tracker.retry) == 2
+
+    assert eventually(all_is_known, 10)
+    assert told["a"][0] is cause
+    assert [unit.label for unit in pair.tracker.retry] == (["b"] if cause is Cause.NODE_FAILURE else [])
+
+
+@pytest.mark.parametrize(("signal", "is_tried_again"), [(0, True), (15, False)])
+def test_a_job_is_cancelled_whose_script_never_ran(pair: Pair, signal: int, is_tried_again: bool) -> None:
+    """By somebody who does that while it is being started; or its node takes it for one that the controller
+    has forgotten."""
+    pair.records.was_restarted = True
+    told: dict[str, tuple[Cause, str]] = {}
+
+    def all_is_known() -> bool:
+        told.update(pair.told("CANCELLED", of_controller=True, signal=signal))
+        return len(told) + len(pair.tracker.retry) == 2
+
+    assert eventually(all_is_known, 10)
+    assert [unit.label for unit in pair.tracker.retry] == (["a", "b"] if is_tried_again else [])
+    assert all(cause is Cause.CANCELLED for cause, _ in told.values())
 
 
 def test_a_unit_was_killed_long_before_its_job_started_again(pair: Pair) -> None:
