@@ -274,8 +274,10 @@ class SlurmExecutor(UnitExecutor):
         while True:
             try:
                 self._submitter.find_lost(self._waiting)
-                followed = [t.submission for t in (*self._trackers, *self._past) if t.has_jobs_left]
-                left = [submission for submission in (*followed, *self._waiting) if submission.job]
+                # Where units have not ended, jobs may start again that are over.
+                followed = [*self._trackers, *(past for past in self._past if past.has_jobs_left)]
+                submissions = [*(tracker.submission for tracker in followed), *self._waiting]
+                left = [submission for submission in submissions if submission.job]
                 if not left:
                     return
                 targets = [target for submission in left for target in submission.targets]

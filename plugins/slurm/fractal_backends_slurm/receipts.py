@@ -82,10 +82,16 @@ class _Job:
     """When the node of each was started, in seconds since the epoch."""
     over: set[int] = field(default_factory=set)
     """The starts that came to their end."""
-    since: float | None = None
-    """When the last start started its first unit, in seconds since the epoch, by the node's clock."""
+    begun: tuple[str, float] | None = None
+    """The node and process of the last start, and when it began, by the clock of `Note.uptime`."""
     limit_s: int | None = None
     """How long each of its units may run."""
+
+    def begin(self, host: str) -> None:
+        """Take in a start by this process of a node, unless it is known."""
+        if self.start_on.get(host, 0) < self.starts or self.starts in self.over or not self.starts:
+            self.starts += 1
+            self.host, self.start_on[host] = _node(host), self.starts
 
 
 @dataclass
@@ -110,11 +116,12 @@ class Receipts:
     def _take_line(self, number: str, job: _Job, words: list[str]) -> str | None:
         try:
             match words:
+                case ["begun", host, uptime]:  # before worker_init, and with the next line
+                    job.begin(host)
+                    job.begun = host, float(uptime)
                 case ["job", host, *limit]:
-                    job.starts += 1
-                    job.since = None
+                    job.begin(host)
                     job.limit_s = int(limit[0]) if limit else None
-                    job.host, job.start_on[host] = _node(host), job.starts
                 case ["booted", host, since]:
                     job.booted[host] = float(since)
                 case ["over", host]:
@@ -122,8 +129,6 @@ class Receipts:
                 case ["started", label, host, uptime]:
                     started_at = job.booted.get(host, 0.0) + float(uptime)
                     start = job.start_on.get(host, job.starts)
-                    if start == job.starts:
-                        job.since = job.since or started_at
                     self.notes[label] = Note(
                         started_at, number, _node(host), uptime=float(uptime), start=start
                     )
@@ -159,15 +164,23 @@ class Receipts:
         found = self.jobs.get((job, index))
         return found is not None and found.starts in found.over
 
+    def starts(self, job: str, index: int) -> int:
+        """How often the job script of an array task was started."""
+        found = self.jobs.get((job, index))
+        return found.starts if found is not None else 0
+
     def has_begun(self, job: str, index: int) -> bool:
         """Whether the job script of an array task was started."""
         return (job, index) in self.jobs
 
-    def units_run_since(self, job: str, index: int) -> float | None:
-        """When the last start of an array task started its first unit, in seconds since the epoch, by the
-        clock of its node; None where it has started none."""
+    def begun_at(self, job: str, index: int) -> float | None:
+        """When the job script of an array task was last started, in seconds since the epoch, by its node's
+        clock; None where that is not known."""
         found = self.jobs.get((job, index))
-        return found.since if found is not None else None
+        if found is None or found.begun is None:
+            return None
+        host, uptime = found.begun
+        return found.booted[host] + uptime if host in found.booted else None
 
     def limit_of(self, job: str, index: int) -> int | None:
         """How long each unit of an array task may run, in seconds."""

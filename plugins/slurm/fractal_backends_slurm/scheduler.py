@@ -198,7 +198,7 @@ class Scheduler:
             index, state = fields.get("ArrayTaskId", ""), fields.get("JobState", "")
             if index.isdigit() and state and fields.get("JobName") == name:
                 code, number = _exit(fields.get("ExitCode", ""))
-                nodes, reason = fields.get("NodeList", ""), fields.get("Reason", "")
+                nodes, reason = fields.get("NodeList", "").removeprefix("(null)"), fields.get("Reason", "")
                 started_at = _point(fields.get("StartTime", ""))
                 found[int(index)] = JobState(state, reason, nodes, code, number, started_at)
         return found

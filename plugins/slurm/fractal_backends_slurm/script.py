@@ -70,6 +70,9 @@ class JobScript:
             "fb_index=$SLURM_ARRAY_TASK_ID fb_conf=${SLURM_CONF:-}",
             "fb_host=${SLURMD_NODENAME:-?}/$$",  # a node may have two starts of an array task
             "fb_node_memory=${SLURM_MEM_PER_NODE:-0} fb_core_memory=${SLURM_MEM_PER_CPU:-}",
+            "read -r fb_begun fb_rest </proc/uptime",
+            # The first unit notes it too, but may come late, or never.
+            'fb_note_booted() { echo "booted $fb_host $(($(date +%s) - ${fb_begun%.*}))"; }',
             *self._before_units(),
             "unset IFS; set +aefuvxC",  # whatever the lines above made of them
             *places,
@@ -83,14 +86,16 @@ class JobScript:
         return os.fsencode("\n".join(lines))
 
     def _before_units(self) -> list[str]:
-        """What is shell by definition; its end is noted where it ends the script."""
+        """What is shell by definition; that it begins is noted, and its end where it ends the script."""
         if not self.worker_init:
             return []
-        note = f'umask 077; echo "over $fb_host" >>{shlex.quote(self.folder)}/"$fb_array_task.receipt"'
-        trap = f'if [ -z "${{fb_begun:-}}" ]; then {note}; fi'
+        receipt = f'{shlex.quote(self.folder)}/"$fb_array_task.receipt"'
+        begin = f'umask 077; {{ echo "begun $fb_host $fb_begun"; fb_note_booted; }} >>{receipt}'
+        trap = f'if [ -z "${{fb_first:-}}" ]; then umask 077; echo "over $fb_host" >>{receipt}; fi'
         # What has no end in it, a quote for instance, must not take in what follows.
         lines = "\n".join([self.worker_init.replace("\r\n", "\n"), "fb_whole=1", ""])
         return [
+            f"({begin}) || exit 1",
             f"trap {shlex.quote(trap)} EXIT",
             f"eval {shlex.quote(lines)}",
             f'[ -n "${{fb_whole:-}}" ] || {{ echo {shlex.quote(_NOT_WHOLE)} >&2; exit 2; }}',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,8 +28,8 @@ _MOST_ATTEMPTS = 3
 """How often a unit is submitted that was never started."""
 _KILLED_SHARE = 10
 """A job that was ended from outside has no last line to wait for: that share of the time must do."""
-_CLOCKS_S = 1.0
-"""As much may the clocks of a node and of the controller differ, which counts whole seconds."""
+_CLOCKS_S = 2.0
+"""As much may the clocks of a node and of the controller differ, which count whole seconds."""
 _LATE_S = 5.0
 """For how long accounting is waited for, which knows who cancelled a job."""
 
@@ -84,6 +85,10 @@ class Tracker:
         self._endings = Endings(place, options.receipt_deadline)
         self._known_ends: dict[tuple[str, int], _Word] = {}
         self._words = Words(submission, place)
+        self._over_since: dict[tuple[str, int], float] = {}
+        """When the ends of job scripts were read, on the monotonic clock."""
+        self._starts_anew: dict[tuple[str, int], int] = {}
+        """How often array tasks had been started that were over, and then seen to wait for another start."""
         self._reasons: dict[int, tuple[str, float]] = {}
         """Why array tasks wait, as last told, and since when; only of those that were last seen to wait."""
 
@@ -125,7 +130,9 @@ class Tracker:
             self._growing.add(name)
             labels = submission.receipts.take(name, text.decode(errors="replace"))
             self._touched.update(dict.fromkeys(labels))
-            word = self._known_ends.get(array_task_of(name) or ("", 0))
+            key = array_task_of(name) or ("", 0)
+            self._over_since[key] = time.monotonic() if submission.receipts.is_over(*key) else math.inf
+            word = self._known_ends.get(key)
             if word is not None:
                 word.since = time.monotonic()  # whatever the scheduler says, it goes on
 
@@ -246,11 +253,13 @@ class Tracker:
     def _word(self, job: str, index: int, snapshot: Snapshot) -> _Word | None:
         """What is known of the end of an array task; None while it has none."""
         state = snapshot.of(job, self.submission.name).get(index)
-        is_over = self.submission.receipts.is_over(job, index)
         if state is not None and state.state in verdicts.RUNNING:
             self._reasons.pop(index, None)
-        will_start = state is not None and state.state in verdicts.WAITING  # once more, where it is over
-        if will_start or (state is not None and state.state in verdicts.RUNNING and not is_over):
+        over_since = self._over_since.get((job, index), math.inf)
+        if state is not None and verdicts.will_start(state) and snapshot.asked_at > over_since:
+            self._starts_anew[job, index] = self.submission.receipts.starts(job, index)
+        is_over = self._is_over(job, index)
+        if state is not None and state.state in verdicts.UNENDED and not is_over:
             self._known_ends.pop((job, index), None)
             return None
         is_unknown = job not in snapshot.names or snapshot.asked_at < self._accepted_at
@@ -260,18 +269,23 @@ class Tracker:
         word.state = state or word.state
         return word
 
+    def _is_over(self, job: str, index: int) -> bool:
+        """Whether the job script of an array task came to its end, and will not start anew."""
+        receipts, known = self.submission.receipts, self._starts_anew.get((job, index))
+        return receipts.is_over(job, index) and receipts.starts(job, index) != known
+
     def _has_settled(self, word: _Word, note: Note, job: str, index: int, snapshot: Snapshot) -> bool:
         """Whether receipts that are not here by now will not come, and the scheduler has had its say."""
         patience, state, receipts = self._options.receipt_deadline, word.state, self.submission.receipts
         waited = time.monotonic() - word.since
         # A claim without a start: the receipt of the job that started it is still to come.
-        if receipts.is_over(job, index) and (note.started_at is not None or note.refused != "claimed"):
+        if self._is_over(job, index) and (note.started_at is not None or note.refused != "claimed"):
             is_newer = job in snapshot.names and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
         if state is not None and verdicts.was_ended_from_outside(state):
-            has_no_node = not state.nodes  # it was ended while it waited
-            if has_no_node or receipts.has_begun(job, index):
+            has_no_node = not state.nodes  # it was ended while it waited, unless its controller is wrong
+            if has_no_node != receipts.has_begun(job, index):
                 patience /= _KILLED_SHARE
         return waited >= patience
 
@@ -283,14 +297,14 @@ class Tracker:
         is_newer = job in snapshot.names and snapshot.asked_at > suspect.since
         if state is None:
             decided = is_newer or waited > patience
-        elif state.state == "COMPLETING":
+        elif state.state == "COMPLETING" or (job, index) in self._starts_anew:
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
             decided = is_newer and (note.end is None or note.end.oom_kills == 0)
             suspect.lived_on |= is_newer and not self.submission.receipts.was_started_again(note, index)
         else:
             decided = is_newer or verdicts.was_ended_from_outside(state)
-        if not decided and not (self.submission.receipts.is_over(job, index) and waited > patience):
+        if not decided and not (self._is_over(job, index) and waited > patience):
             return
         suspect.settled_at = suspect.settled_at or now
         state = self._in_full(job, index, state)
@@ -306,7 +320,10 @@ class Tracker:
             state is not None and state.state in verdicts.WAITING and not receipts.is_over(job, index)
         )
         is_cut_short = not lived_on and (is_requeued or receipts.was_cut_short(note, index))
-        if receipts.was_started_again(note, index):
+        is_of_next = receipts.was_started_again(note, index)
+        if is_of_next or (
+            state is not None and state.state == verdicts.FORGOTTEN and self._is_over(job, index)
+        ):
             state = None  # it is of the next start
         if is_cut_short and note.started_at is None:
             self._end_unstarted(unit, verdicts.of_unstarted(note, None, words), None, index, words)
@@ -330,7 +347,7 @@ class Tracker:
         if state is not None and state.may_change and time.monotonic() - word.since < _LATE_S:
             return
         runs_on = state is not None and state.of_controller and state.state in verdicts.UNENDED
-        if runs_on and not self.submission.receipts.is_over(job, index):
+        if runs_on and not self._is_over(job, index):
             word.since = time.monotonic()  # squeue does not show it, for whatever reason
             return
         if self.submission.adopted and not self._place.text(self.submission.folder / UNITS_FILE):
@@ -388,16 +405,14 @@ class Tracker:
         """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
         that it ran: it starts it anew, and what its node says to that makes it end it.
         """
-        if state.state != "CANCELLED":
-            return False
+        if state.state != "CANCELLED" or not (state.of_controller and state.nodes) or state.cancelled_by:
+            return False  # those were cancelled while they waited, or by a user
         receipts = self.submission.receipts
-        since = receipts.units_run_since(job, index)
-        if not receipts.has_begun(job, index):  # with a signal it was cancelled while it was being started
-            is_odd = state.of_controller and state.nodes != "" and not state.signal
-        elif since is None or state.started_at is None:
-            is_odd = receipts.is_over(job, index)
-        else:
-            is_odd = receipts.is_over(job, index) or state.started_at > since + _CLOCKS_S
+        begun_at = receipts.begun_at(job, index)
+        if begun_at is not None and state.started_at is not None:
+            is_odd = state.started_at > begun_at + _CLOCKS_S
+        else:  # a script that was ended has a signal
+            is_odd = not receipts.has_begun(job, index) and not state.signal
         return is_odd and self._records.may_be_forgotten(self._snapshot.asked_at)
 
     def _tell_reason(self, index: int, left: Sequence[Unit], state: JobState) -> Iterator[UnitEvent]:

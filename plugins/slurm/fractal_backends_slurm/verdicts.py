@@ -15,6 +15,7 @@ from .scheduler import JobState
 WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
+_HELD = frozenset({"REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 """All other states are ends."""
 UNENDED = WAITING | RUNNING
@@ -57,6 +58,11 @@ _KILL, _TERM = 9, 15
 _MOST_WORDS = 1_000
 _FAILED_LAUNCH = 53
 """SLURM's "signal" for a job whose folder or output file cannot be used."""
+
+
+def will_start(state: JobState) -> bool:
+    """Whether an array task waits for a start, and nobody has to release it."""
+    return state.state in WAITING - _HELD and "held" not in state.reason.lower()
 
 
 def can_never_start(state: JobState) -> bool:

@@ -191,6 +191,29 @@ def test_a_new_controller_ends_what_it_has_forgotten(start_run: StartRun, slurm_
     run.must_end(LONG_S, **dict.fromkeys("abef", Cause.NODE_FAILURE))
 
 
+def test_what_a_controller_would_start_again_is_cancelled(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """The job scripts are over by then, and not all of their units have ended."""
+    slurm_lab.wait_until_saves_at_once()
+    run = start_run(dict.fromkeys("abcdef", GATED), {"tasks_per_job": 6, "parallel_tasks_per_job": 2})
+    must_be_told_started(run, *"ab")
+    slurm_lab.crash_slurmctld()
+    run.open("gate")
+    slurm_lab.start_slurmctld()
+    for node in slurm_lab.nodes:
+        slurm_lab.drain(node)
+
+    def is_over() -> bool:
+        return any("over" in path.read_text() for path in run.folder.glob("run/.slurm/*/*.receipt"))
+
+    assert eventually(is_over, LONG_S), run.story()
+    assert "PENDING" in slurm_lab.jobs().values(), run.story()
+    until_asked_again(slurm_lab)
+    run.cancel()
+    run.wait()
+    assert slurm_lab.jobs() == {}
+    assert {name: run.causes[name] for name in "abc"} == {"a": "done", "b": "done", "c": "cancelled"}
+
+
 def test_the_controller_dies_with_units_that_wait(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """They had not started when the controller forgot them."""
     node = slurm_lab.nodes[0]

@@ -75,7 +75,7 @@ class Pair:
 
     def told(self, state: str | None, **details: Any) -> dict[str, tuple[Cause, str]]:
         """The verdicts that follow when SLURM says this, asked now."""
-        states = {"7": {0: JobState(state, nodes="n1", **details)}} if state else {}
+        states = {"7": {0: JobState(state, **{"nodes": "n1", **details})}} if state else {}
         return verdicts(self.tracker.look(Snapshot(time.monotonic(), {"7": "fractal-token"}, states)))
 
 
@@ -299,15 +299,30 @@ def test_srun_cannot_start_what_it_might(pair: Pair) -> None:
 FORGOTTEN = "srun: error: Unable to create step for job 7: Duplicate job id\n"
 
 
+BEGUN = "begun n1 9\nbooted n1 1000\njob n1 \n"
+"""The controller of this node's cluster may believe that it started later than at 1009 s."""
+
+
+def until_all_is_known(pair: Pair, **details: Any) -> tuple[dict[str, tuple[Cause, str]], list[str]]:
+    """The verdicts once SLURM says CANCELLED, and what is submitted again."""
+    told: dict[str, tuple[Cause, str]] = {}
+
+    def all_is_known() -> bool:
+        told.update(pair.told("CANCELLED", of_controller=True, **details))
+        return len(told) + len(pair.tracker.retry) == 2
+
+    assert eventually(all_is_known, 10)
+    return told, [unit.label for unit in pair.tracker.retry]
+
+
 @pytest.mark.parametrize("attempt", [1, 3])
 def test_a_controller_forgot_that_a_job_ran(pair: Pair, attempt: int) -> None:
-    """It is shown as waiting, and then as cancelled, although its script came to its own end."""
+    """It is shown as waiting, started anew and cancelled, although its script came to its own end."""
     pair.files.words, pair.records.was_restarted = [FORGOTTEN] * 4, True
     pair.tracker.submission.attempt = attempt
-    pair.notes("job n1 \nbooted n1 1000\nstep a 1 20\nstep b 1 20\nover n1\n")
+    pair.notes(BEGUN + "step a 1 20\nstep b 1 20\nover n1\n")
     assert [pair.told("PENDING"), pair.told("PENDING"), pair.tracker.retry] == [{}, {}, []]
-    told = pair.told("CANCELLED", cancelled_by=0) | pair.told("CANCELLED", cancelled_by=0)
-    retried = [unit.label for unit in pair.tracker.retry]
+    told, retried = until_all_is_known(pair, cancelled_by=0, started_at=1020.0)
     assert (list(told), retried) == (([], ["a", "b"]) if attempt == 1 else (["a", "b"], []))
     for cause, info in told.values():
         assert cause is Cause.NODE_FAILURE
@@ -315,45 +330,73 @@ def test_a_controller_forgot_that_a_job_ran(pair: Pair, attempt: int) -> None:
         assert FORGOTTEN.strip() in info
 
 
+def test_what_is_started_anew_has_not_ended(pair: Pair) -> None:
+    """Its first start was over; the second one is long in a prolog, or in worker_init."""
+    pair.notes(BEGUN + "over n1\n")
+    looks = [pair.told("PENDING"), pair.told("PENDING")]
+    end = time.monotonic() + 2 * DEADLINE_S
+    while time.monotonic() < end:
+        looks.append(pair.told("RUNNING"))
+    pair.notes("begun n2 9\nbooted n2 2000\n")
+    looks.append(pair.told("RUNNING"))
+    assert not any(looks)
+    assert pair.tracker.retry == []
+    pair.notes(
+        "job n2 \nstarted a n2 20\nended a 25 0 0 1 -1 -1 0\nstarted b n2 26\nended b 30 0 0 1 -1 -1 0\n"
+    )
+    assert [cause for cause, _ in pair.told("RUNNING").values()] == [Cause.DONE] * 2
+
+
+def test_a_job_that_is_over_is_held(pair: Pair) -> None:
+    """Where the controller has forgotten nothing, it is not waited for."""
+    pair.notes("begun n1 9\nover n1\n")
+    told = pair.told("PENDING", reason="JobHeldAdmin") | pair.told("PENDING", reason="JobHeldAdmin")
+    assert [cause for cause, _ in told.values()] == [Cause.LAUNCH_FAILED] * 2
+
+
 @pytest.mark.parametrize(
-    ("was_restarted", "started_at", "cause"),
+    ("was_restarted", "details", "cause"),
     [
-        (True, 1020.0, Cause.NODE_FAILURE),
-        (True, 1009.0, Cause.CANCELLED),
-        (True, None, Cause.CANCELLED),
-        (False, 1020.0, Cause.CANCELLED),
+        (True, {"started_at": 1020.0, "signal": 15}, Cause.NODE_FAILURE),
+        (True, {"started_at": 1020.0, "cancelled_by": 1000}, Cause.CANCELLED),
+        (True, {"started_at": 1020.0, "nodes": ""}, Cause.CANCELLED),
+        (True, {"started_at": 1009.0}, Cause.CANCELLED),
+        (True, {"started_at": None}, Cause.CANCELLED),
+        (False, {"started_at": 1020.0}, Cause.CANCELLED),
     ],
 )
 def test_a_job_that_runs_is_cancelled(
-    pair: Pair, was_restarted: bool, started_at: float | None, cause: Cause
+    pair: Pair, was_restarted: bool, details: dict[str, Any], cause: Cause
 ) -> None:
     """By somebody, or by a controller that forgot that it ran: it believes that it started it later."""
     pair.files.words, pair.records.was_restarted = [CANCELLED.format("")], was_restarted
-    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nstep a 137 20\n")
-    told: dict[str, tuple[Cause, str]] = {}
-
-    def all_is_known() -> bool:
-        told.update(pair.told("CANCELLED", of_controller=True, started_at=started_at))
-        return len(told) + len(pair.tracker.retry) == 2
-
-    assert eventually(all_is_known, 10)
+    pair.notes(BEGUN + "started a n1 10\nstep a 137 20\n")
+    told, retried = until_all_is_known(pair, **details)
     assert told["a"][0] is cause
-    assert [unit.label for unit in pair.tracker.retry] == (["b"] if cause is Cause.NODE_FAILURE else [])
+    assert retried == (["b"] if cause is Cause.NODE_FAILURE else [])
 
 
-@pytest.mark.parametrize(("signal", "is_tried_again"), [(0, True), (15, False)])
-def test_a_job_is_cancelled_whose_script_never_ran(pair: Pair, signal: int, is_tried_again: bool) -> None:
-    """By somebody who does that while it is being started; or its node takes it for one that the controller
-    has forgotten."""
+@pytest.mark.parametrize(
+    ("notes", "details", "is_tried_again"),
+    [
+        ("", {"signal": 0}, True),
+        ("", {"signal": 15}, False),
+        ("", {"signal": 0, "cancelled_by": 1000}, False),
+        ("", {"signal": 0, "nodes": ""}, False),
+        ("begun n1 9\nbooted n1 1000\n", {"signal": 15, "started_at": 1020.0}, True),
+        ("begun n1 9\nbooted n1 1000\nover n1\n", {"signal": 15, "started_at": 1008.0}, False),
+        (BEGUN + "begun n2 9\nbooted n2 1015\n", {"signal": 15, "started_at": 1024.0}, False),
+    ],
+)
+def test_a_job_is_cancelled_before_its_units_start(
+    pair: Pair, notes: str, details: dict[str, Any], is_tried_again: bool
+) -> None:
+    """By somebody, while it is being started or in worker_init; or its node takes it for one that the
+    controller has forgotten, or the controller itself has forgotten it."""
     pair.records.was_restarted = True
-    told: dict[str, tuple[Cause, str]] = {}
-
-    def all_is_known() -> bool:
-        told.update(pair.told("CANCELLED", of_controller=True, signal=signal))
-        return len(told) + len(pair.tracker.retry) == 2
-
-    assert eventually(all_is_known, 10)
-    assert [unit.label for unit in pair.tracker.retry] == (["a", "b"] if is_tried_again else [])
+    pair.notes(notes)
+    told, retried = until_all_is_known(pair, **details)
+    assert retried == (["a", "b"] if is_tried_again else [])
     assert all(cause is Cause.CANCELLED for cause, _ in told.values())
 
 

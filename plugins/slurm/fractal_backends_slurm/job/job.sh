@@ -4,8 +4,8 @@ fb_first=$((fb_index * fb_units_each + 1))
 fb_last=$((fb_first + fb_units_each - 1))
 fb_awk=awk fb_known=
 if command -v mawk >/dev/null; then fb_awk=mawk fb_known=1; fi # the quickest
-read -r fb_begun fb_rest </proc/uptime
-echo "job $fb_host $fb_limit" >>"$fb_receipt" || exit 1
+echo "begun $fb_host $fb_begun
+job $fb_host $fb_limit" >>"$fb_receipt" || exit 1
 
 # Run the units of lines $1 to $2, and note how they ended. $3: what names the file with the number of a unit's group.
 # More arguments: what starts awk.
@@ -36,6 +36,7 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
 }
 
 if [ "$fb_at_once" -gt 1 ]; then
+    fb_note_booted >>"$fb_receipt"
     # Which job and which cluster srun goes to, whatever worker_init made of that.
     if [ "${SLURM_JOB_ID:-}" != "$fb_job" ]; then export SLURM_JOB_ID="$fb_job"; fi
     if [ -n "$fb_conf" ] && [ "${SLURM_CONF:-}" != "$fb_conf" ]; then export SLURM_CONF="$fb_conf"; fi
