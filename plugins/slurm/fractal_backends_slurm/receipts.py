@@ -89,7 +89,7 @@ class _Job:
 
     def begin(self, host: str) -> None:
         """Take in a start by this process of a node, unless it is known."""
-        if self.start_on.get(host, 0) < self.starts or self.starts in self.over or not self.starts:
+        if host not in self.start_on or self.start_on[host] in self.over:
             self.starts += 1
             self.host, self.start_on[host] = _node(host), self.starts
 
@@ -118,7 +118,8 @@ class Receipts:
             match words:
                 case ["begun", host, uptime]:  # before worker_init, and with the next line
                     job.begin(host)
-                    job.begun = host, float(uptime)
+                    if job.start_on[host] == job.starts:
+                        job.begun = host, float(uptime)
                 case ["job", host, *limit]:
                     job.begin(host)
                     job.limit_s = int(limit[0]) if limit else None

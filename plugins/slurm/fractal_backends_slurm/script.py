@@ -70,9 +70,12 @@ class JobScript:
             "fb_index=$SLURM_ARRAY_TASK_ID fb_conf=${SLURM_CONF:-}",
             "fb_host=${SLURMD_NODENAME:-?}/$$",  # a node may have two starts of an array task
             "fb_node_memory=${SLURM_MEM_PER_NODE:-0} fb_core_memory=${SLURM_MEM_PER_CPU:-}",
-            "read -r fb_begun fb_rest </proc/uptime",
-            # The first unit notes it too, but may come late, or never.
-            'fb_note_booted() { echo "booted $fb_host $(($(date +%s) - ${fb_begun%.*}))"; }',
+            "IFS=' ' read -r fb_begun fb_rest </proc/uptime",
+            # The first unit notes when the node was booted, too, but may come late, or never.
+            "fb_note_booted() {",
+            "    IFS=' ' read -r fb_now fb_rest </proc/uptime",
+            '    echo "booted $fb_host $(($(date +%s) - ${fb_now%.*}))"',
+            "}",
             *self._before_units(),
             "unset IFS; set +aefuvxC",  # whatever the lines above made of them
             *places,

@@ -232,6 +232,10 @@ class Tracker:
 
     def _look_at_part(self, index: int, left: Sequence[Unit], snapshot: Snapshot) -> Iterator[UnitEvent]:
         receipts, own = self.submission.receipts, self.submission.job or ""
+        state = snapshot.of(own, self.submission.name).get(index)
+        over_since = self._over_since.get((own, index), math.inf)
+        if state is not None and verdicts.will_start(state) and snapshot.asked_at > over_since:
+            self._starts_anew[own, index] = receipts.starts(own, index)
         for unit in [unit for unit in left if unit.label in self._suspects]:
             note = receipts.notes[unit.label]
             self._look_at_suspect(unit, note, note.job or own, index, snapshot)
@@ -245,7 +249,6 @@ class Tracker:
                 break  # nor is there one for the other units of this array task
             if word is not None and self._has_settled(word, note, job, index, snapshot):
                 self._judge_by_state(unit, note, job, index, word)
-        state = snapshot.of(own, self.submission.name).get(index)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
@@ -255,9 +258,6 @@ class Tracker:
         state = snapshot.of(job, self.submission.name).get(index)
         if state is not None and state.state in verdicts.RUNNING:
             self._reasons.pop(index, None)
-        over_since = self._over_since.get((job, index), math.inf)
-        if state is not None and verdicts.will_start(state) and snapshot.asked_at > over_since:
-            self._starts_anew[job, index] = self.submission.receipts.starts(job, index)
         is_over = self._is_over(job, index)
         if state is not None and state.state in verdicts.UNENDED and not is_over:
             self._known_ends.pop((job, index), None)
@@ -273,6 +273,10 @@ class Tracker:
         """Whether the job script of an array task came to its end, and will not start anew."""
         receipts, known = self.submission.receipts, self._starts_anew.get((job, index))
         return receipts.is_over(job, index) and receipts.starts(job, index) != known
+
+    def _waits_anew(self, state: JobState, job: str, index: int) -> bool:
+        """Whether an array task whose job script came to its end waits for another start."""
+        return state.state in verdicts.WAITING and (job, index) in self._starts_anew
 
     def _has_settled(self, word: _Word, note: Note, job: str, index: int, snapshot: Snapshot) -> bool:
         """Whether receipts that are not here by now will not come, and the scheduler has had its say."""
@@ -297,7 +301,7 @@ class Tracker:
         is_newer = job in snapshot.names and snapshot.asked_at > suspect.since
         if state is None:
             decided = is_newer or waited > patience
-        elif state.state == "COMPLETING" or (job, index) in self._starts_anew:
+        elif state.state == "COMPLETING" or self._waits_anew(state, job, index):
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
             decided = is_newer and (note.end is None or note.end.oom_kills == 0)
@@ -320,10 +324,7 @@ class Tracker:
             state is not None and state.state in verdicts.WAITING and not receipts.is_over(job, index)
         )
         is_cut_short = not lived_on and (is_requeued or receipts.was_cut_short(note, index))
-        is_of_next = receipts.was_started_again(note, index)
-        if is_of_next or (
-            state is not None and state.state == verdicts.FORGOTTEN and self._is_over(job, index)
-        ):
+        if receipts.was_started_again(note, index):
             state = None  # it is of the next start
         if is_cut_short and note.started_at is None:
             self._end_unstarted(unit, verdicts.of_unstarted(note, None, words), None, index, words)

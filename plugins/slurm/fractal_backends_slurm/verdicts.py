@@ -15,7 +15,6 @@ from .scheduler import JobState
 WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
-_HELD = frozenset({"REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD"})
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
 """All other states are ends."""
 UNENDED = WAITING | RUNNING
@@ -23,6 +22,8 @@ UNENDED = WAITING | RUNNING
 FORGOTTEN = "FORGOTTEN"
 """Not SLURM's word: what a controller ended because it had been started again, and forgotten that it ran."""
 
+_TO_START = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED"})
+"""States of array tasks that have not been given a node, unless they are held."""
 _ENDED_FROM_OUTSIDE = frozenset(["CANCELLED", "REVOKED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"])
 _SCRIPT_LOST = re.compile(r"JobLaunchFailure|RaisedSignal")
 """Reasons why a job failed that was started: its script was killed."""
@@ -62,7 +63,7 @@ _FAILED_LAUNCH = 53
 
 def will_start(state: JobState) -> bool:
     """Whether an array task waits for a start, and nobody has to release it."""
-    return state.state in WAITING - _HELD and "held" not in state.reason.lower()
+    return state.state in _TO_START and "held" not in state.reason.lower()
 
 
 def can_never_start(state: JobState) -> bool:

@@ -24,6 +24,18 @@ def test_a_start_lives_on_beside_the_next_one() -> None:
     assert receipts.is_over("7", 0)
 
 
+def test_two_starts_are_in_worker_init_at_the_same_time() -> None:
+    """Each notes its beginning twice: before worker_init, and after it."""
+    receipts = Receipts()
+    lines = ["begun n1/5 10.5", "booted n1/5 1000", "begun n2/6 20.5", "booted n2/6 2000", "begun n1/5 10.5"]
+    lines += ["job n1/5 60", "over n1/5"]
+    receipts.take("7_0.receipt", "".join(f"{line}\n" for line in lines))
+    assert (receipts.starts("7", 0), receipts.begun_at("7", 0)) == (2, 2020.5)
+    assert not receipts.is_over("7", 0)
+    receipts.take("7_0.receipt", "over n2/6\n")
+    assert receipts.is_over("7", 0)
+
+
 def test_the_last_start_says_whether_a_job_is_over() -> None:
     """Its first line may be its last one, where nothing came to units."""
     receipts = Receipts()

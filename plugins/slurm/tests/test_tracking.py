@@ -347,6 +347,14 @@ def test_what_is_started_anew_has_not_ended(pair: Pair) -> None:
     assert [cause for cause, _ in pair.told("RUNNING").values()] == [Cause.DONE] * 2
 
 
+def test_a_unit_was_killed_and_its_job_waits_for_another_start(pair: Pair) -> None:
+    pair.notes(BEGUN + "started a n1 10\nstep a 137 20\nstep b 1 20\nover n1\n")
+    assert [pair.told("PENDING"), pair.told("PENDING")] == [{}, {}]
+    pair.notes("begun n2 9\nbooted n2 2000\njob n2 \nrefused a 20 claimed\nover n2\n")
+    assert {label: cause for label, (cause, _) in pair.told("COMPLETED").items()} == {"a": Cause.KILLED}
+    assert eventually(lambda: not any(pair.told("COMPLETED")) and len(pair.tracker.retry) == 1, 10)
+
+
 def test_a_job_that_is_over_is_held(pair: Pair) -> None:
     """Where the controller has forgotten nothing, it is not waited for."""
     pair.notes("begun n1 9\nover n1\n")
