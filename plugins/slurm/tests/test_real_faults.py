@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,13 @@ pytestmark = [pytest.mark.slurm(QUICK), pytest.mark.timeout(240)]
 def must_be_told_started(run: SlurmRun, *names: str) -> None:
     """Wait until the backend says so."""
     assert eventually(lambda: all(map(run.told_started, names)), 30), run.story()
+
+
+def crash_before_it_saves(lab: SlurmLab, since: float) -> None:
+    """Kill a controller that has saved its jobs once since then, at the submission."""
+    lab.crash_slurmctld()
+    if (lab.folder / "state" / "job_state").stat().st_mtime > since + 5:
+        pytest.skip("this machine is too slow: slurmctld has saved, too, what became of the submission")
 
 
 def submit_others(lab: SlurmLab, tasks: int, account: str = "root") -> str:
@@ -151,9 +159,10 @@ def test_the_controller_dies_right_after_a_submission_and_forgets_how_the_array_
     names = [f"u{number}" for number in range(12)]
     commands = {**dict.fromkeys(names, GATED), "bad": f"{GATED}; exit 3"}
     slurm_lab.wait_until_saves_at_once()
+    since = time.time()
     run = start_run(commands, {"tasks_per_job": 6, "parallel_tasks_per_job": 2})
     must_be_told_started(run, "u0", "u1", "u6", "u7")
-    slurm_lab.crash_slurmctld()
+    crash_before_it_saves(slurm_lab, since)
     run.open("gate")
     slurm_lab.start_slurmctld()
     run.must_end(bad=Cause.TASK_ERROR)
@@ -166,9 +175,10 @@ def test_a_new_controller_starts_again_what_it_has_forgotten(
 ) -> None:
     """Or ends it, where the node refuses that. What ran has ended with that, and is not started once more."""
     slurm_lab.wait_until_saves_at_once()
+    since = time.time()
     run = start_run(dict.fromkeys("abcd", GATED), {"tasks_per_job": 2})
     must_be_told_started(run, "a", "c")
-    slurm_lab.crash_slurmctld()
+    crash_before_it_saves(slurm_lab, since)
     slurm_lab.start_slurmctld()
 
     def all_is_done_to_it() -> bool:
@@ -182,9 +192,10 @@ def test_a_new_controller_starts_again_what_it_has_forgotten(
 def test_a_new_controller_ends_what_it_has_forgotten(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """Of jobs with steps the nodes refuse a second start, and it ends them: nobody cancelled them."""
     slurm_lab.wait_until_saves_at_once()
+    since = time.time()
     run = start_run(dict.fromkeys("abcdefgh", GATED), {"tasks_per_job": 4, "parallel_tasks_per_job": 2})
     must_be_told_started(run, *"abef")
-    slurm_lab.crash_slurmctld()
+    crash_before_it_saves(slurm_lab, since)
     slurm_lab.start_slurmctld()
     assert eventually(lambda: {*"abef"} <= run.outcomes.keys(), LONG_S), run.story()
     run.open("gate")
@@ -194,9 +205,10 @@ def test_a_new_controller_ends_what_it_has_forgotten(start_run: StartRun, slurm_
 def test_what_a_controller_would_start_again_is_cancelled(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """The job scripts are over by then, and not all of their units have ended."""
     slurm_lab.wait_until_saves_at_once()
+    since = time.time()
     run = start_run(dict.fromkeys("abcdef", GATED), {"tasks_per_job": 6, "parallel_tasks_per_job": 2})
     must_be_told_started(run, *"ab")
-    slurm_lab.crash_slurmctld()
+    crash_before_it_saves(slurm_lab, since)
     run.open("gate")
     slurm_lab.start_slurmctld()
     for node in slurm_lab.nodes:
