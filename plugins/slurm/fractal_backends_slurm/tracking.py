@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
 
 from . import verdicts
+from .array_tasks import ArrayTasks, Word
 from .endings import Endings
 from .options import SlurmOptions
 from .places import Place
@@ -28,20 +28,8 @@ _MOST_ATTEMPTS = 3
 """How often a unit is submitted that was never started."""
 _KILLED_SHARE = 10
 """A job that was ended from outside has no last line to wait for: that share of the time must do."""
-_CLOCKS_S = 2.0
-"""As much may the clocks of a node and of the controller differ, which count whole seconds."""
 _LATE_S = 5.0
 """For how long accounting is waited for, which knows who cancelled a job."""
-
-
-@dataclass
-class _Word:
-    """What is known of a start of an array task that came to its end."""
-
-    since: float
-    """When that was noticed, on the monotonic clock."""
-    state: JobState | None
-    """None: the scheduler knows it no more."""
 
 
 @dataclass
@@ -69,26 +57,19 @@ class Tracker:
         """Array tasks to cancel: they wait for what does not come."""
         self._place = place
         self._options = options
-        self._records = records
-        self._accepted_at = time.monotonic()
+        self._array_tasks = ArrayTasks(submission, records)
         self._open = {unit.label: (index, unit) for index, part in submission.parts.items() for unit in part}
         self._left = {index: {unit.label: unit for unit in part} for index, part in submission.parts.items()}
         """The same, by array task."""
         self._growing: set[str] = set()
         self._full: set[str] = set()
         """Receipts, by name."""
-        self._snapshot = Snapshot()
         self._looked_at = 0.0
         self._started: set[str] = set()
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
         self._suspects: dict[str, _Suspect] = {}
         self._endings = Endings(place, options.receipt_deadline)
-        self._known_ends: dict[tuple[str, int], _Word] = {}
         self._words = Words(submission, place)
-        self._over_since: dict[tuple[str, int], float] = {}
-        """When the ends of job scripts were read, on the monotonic clock."""
-        self._starts_anew: dict[tuple[str, int], int] = {}
-        """How often array tasks had been started that were over, and then seen to wait for another start."""
         self._reasons: dict[int, tuple[str, float]] = {}
         """Why array tasks wait, as last told, and since when; only of those that were last seen to wait."""
 
@@ -100,15 +81,7 @@ class Tracker:
     @property
     def has_jobs_left(self) -> bool:
         """Whether some job script may still be running, as far as receipts tell."""
-        receipts, job = self.submission.receipts, self.submission.job or ""
-        return not all(
-            receipts.is_over(job, index) or self._has_ended(job, index) for index in self.submission.parts
-        )
-
-    def _has_ended(self, job: str, index: int) -> bool:
-        """Whether the scheduler said so. That it knows nothing of an array task is no end of it."""
-        word = self._known_ends.get((job, index))
-        return word is not None and word.state is not None and word.state.state not in verdicts.UNENDED
+        return self._array_tasks.are_left
 
     @property
     def may_be_removed(self) -> bool:
@@ -130,11 +103,7 @@ class Tracker:
             self._growing.add(name)
             labels = submission.receipts.take(name, text.decode(errors="replace"))
             self._touched.update(dict.fromkeys(labels))
-            key = array_task_of(name) or ("", 0)
-            self._over_since[key] = time.monotonic() if submission.receipts.is_over(*key) else math.inf
-            word = self._known_ends.get(key)
-            if word is not None:
-                word.since = time.monotonic()  # whatever the scheduler says, it goes on
+            self._array_tasks.receipt_was_read(*(array_task_of(name) or ("", 0)))
 
     def _is_full(self, name: str) -> bool:
         """Whether nothing more is wanted from a receipt."""
@@ -144,11 +113,11 @@ class Tracker:
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""
         yield from self._look_at_receipts()
-        self._snapshot = snapshot
-        if snapshot.asked_at > self._looked_at or self._known_ends or self._suspects:
+        self._array_tasks.snapshot = snapshot
+        if snapshot.asked_at > self._looked_at or self._array_tasks.has_known_ends or self._suspects:
             self._looked_at = snapshot.asked_at
             for index, left in list(self._left.items()):
-                yield from self._look_at_part(index, list(left.values()), snapshot)
+                yield from self._look_at_part(index, list(left.values()))
         yield from self._endings.bring_home()
 
     def give_up(self) -> Iterator[UnitEvent]:
@@ -230,60 +199,35 @@ class Tracker:
         self._close(unit)
         self._endings.add(unit, outcome, has_output=note.end is not None and note.end.has_output)
 
-    def _look_at_part(self, index: int, left: Sequence[Unit], snapshot: Snapshot) -> Iterator[UnitEvent]:
+    def _look_at_part(self, index: int, left: Sequence[Unit]) -> Iterator[UnitEvent]:
         receipts, own = self.submission.receipts, self.submission.job or ""
-        state = snapshot.of(own, self.submission.name).get(index)
-        over_since = self._over_since.get((own, index), math.inf)
-        if state is not None and verdicts.will_start(state) and snapshot.asked_at > over_since:
-            self._starts_anew[own, index] = receipts.starts(own, index)
+        state = self._array_tasks.look_at(own, index)
+        if state is not None and state.state in verdicts.RUNNING:
+            self._reasons.pop(index, None)
         for unit in [unit for unit in left if unit.label in self._suspects]:
             note = receipts.notes[unit.label]
-            self._look_at_suspect(unit, note, note.job or own, index, snapshot)
+            self._look_at_suspect(unit, note, note.job or own, index)
         for unit in left:
             if unit.label in self._suspects or unit.label not in self._open:
                 continue
             note = receipts.notes.get(unit.label, _NOTHING)
             job = note.job or own
-            word = self._word(job, index, snapshot)
+            word = self._array_tasks.end_of(job, index)
             if word is None and job == own:
                 break  # nor is there one for the other units of this array task
-            if word is not None and self._has_settled(word, note, job, index, snapshot):
+            if word is not None and self._has_settled(word, note, job, index):
                 self._judge_by_state(unit, note, job, index, word)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
 
-    def _word(self, job: str, index: int, snapshot: Snapshot) -> _Word | None:
-        """What is known of the end of an array task; None while it has none."""
-        state = snapshot.of(job, self.submission.name).get(index)
-        if state is not None and state.state in verdicts.RUNNING:
-            self._reasons.pop(index, None)
-        is_over = self._is_over(job, index)
-        if state is not None and state.state in verdicts.UNENDED and not is_over:
-            self._known_ends.pop((job, index), None)
-            return None
-        is_unknown = job not in snapshot.names or snapshot.asked_at < self._accepted_at
-        if is_unknown and not is_over:
-            return self._known_ends.get((job, index))
-        word = self._known_ends.setdefault((job, index), _Word(time.monotonic(), state))
-        word.state = state or word.state
-        return word
-
-    def _is_over(self, job: str, index: int) -> bool:
-        """Whether the job script of an array task came to its end, and will not start anew."""
-        receipts, known = self.submission.receipts, self._starts_anew.get((job, index))
-        return receipts.is_over(job, index) and receipts.starts(job, index) != known
-
-    def _waits_anew(self, state: JobState, job: str, index: int) -> bool:
-        """Whether an array task whose job script came to its end waits for another start."""
-        return state.state in verdicts.WAITING and (job, index) in self._starts_anew
-
-    def _has_settled(self, word: _Word, note: Note, job: str, index: int, snapshot: Snapshot) -> bool:
+    def _has_settled(self, word: Word, note: Note, job: str, index: int) -> bool:
         """Whether receipts that are not here by now will not come, and the scheduler has had its say."""
         patience, state, receipts = self._options.receipt_deadline, word.state, self.submission.receipts
         waited = time.monotonic() - word.since
         # A claim without a start: the receipt of the job that started it is still to come.
-        if self._is_over(job, index) and (note.started_at is not None or note.refused != "claimed"):
+        is_over, snapshot = self._array_tasks.is_over(job, index), self._array_tasks.snapshot
+        if is_over and (note.started_at is not None or note.refused != "claimed"):
             is_newer = job in snapshot.names and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
@@ -293,22 +237,22 @@ class Tracker:
                 patience /= _KILLED_SHARE
         return waited >= patience
 
-    def _look_at_suspect(self, unit: Unit, note: Note, job: str, index: int, snapshot: Snapshot) -> None:
+    def _look_at_suspect(self, unit: Unit, note: Note, job: str, index: int) -> None:
         suspect, patience = self._suspects[unit.label], self._options.receipt_deadline
-        state = snapshot.of(job, self.submission.name).get(index)
+        snapshot, state = self._array_tasks.snapshot, self._array_tasks.state_of(job, index)
         now = time.monotonic()
         waited = now - suspect.since
         is_newer = job in snapshot.names and snapshot.asked_at > suspect.since
         if state is None:
             decided = is_newer or waited > patience
-        elif state.state == "COMPLETING" or self._waits_anew(state, job, index):
+        elif state.state == "COMPLETING" or self._array_tasks.waits_anew(state, job, index):
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
             decided = is_newer and (note.end is None or note.end.oom_kills == 0)
             suspect.lived_on |= is_newer and not self.submission.receipts.was_started_again(note, index)
         else:
             decided = is_newer or verdicts.was_ended_from_outside(state)
-        if not decided and not (self._is_over(job, index) and waited > patience):
+        if not decided and not (self._array_tasks.is_over(job, index) and waited > patience):
             return
         suspect.settled_at = suspect.settled_at or now
         state = self._in_full(job, index, state)
@@ -343,12 +287,12 @@ class Tracker:
             outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
         self._end(unit, outcome, note)
 
-    def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: _Word) -> None:
+    def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: Word) -> None:
         state = self._in_full(job, index, word.state)
         if state is not None and state.may_change and time.monotonic() - word.since < _LATE_S:
             return
         runs_on = state is not None and state.of_controller and state.state in verdicts.UNENDED
-        if runs_on and not self._is_over(job, index):
+        if runs_on and not self._array_tasks.is_over(job, index):
             word.since = time.monotonic()  # squeue does not show it, for whatever reason
             return
         if self.submission.adopted and not self._place.text(self.submission.folder / UNITS_FILE):
@@ -386,35 +330,7 @@ class Tracker:
         return may_pass and self.submission.attempt < _MOST_ATTEMPTS
 
     def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:
-        """A state with all that is on record, where it is worth asking for."""
-        if state is not None and state.state == "COMPLETED":
-            return state
-        found = self._records.of(job, self.submission.name).get(index)
-        begun = self.submission.receipts.has_begun(job, index)
-        if found is None and state is None and index in self._reasons and not begun:
-            # Of an array task that waited, and was cancelled before its first start, nothing is left.
-            is_known = self._snapshot.knows(job, self.submission.name)
-            is_gone = is_known or not self._records.may_be_forgotten(self._snapshot.asked_at)
-            return JobState("CANCELLED") if is_gone else None
-        if found is not None:
-            state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
-        if state is not None and self._was_forgotten(state, job, index):
-            return replace(state, state=verdicts.FORGOTTEN)
-        return state
-
-    def _was_forgotten(self, state: JobState, job: str, index: int) -> bool:
-        """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
-        that it ran: it starts it anew, and what its node says to that makes it end it.
-        """
-        if state.state != "CANCELLED" or not (state.of_controller and state.nodes) or state.cancelled_by:
-            return False  # those were cancelled while they waited, or by a user
-        receipts = self.submission.receipts
-        begun_at = receipts.begun_at(job, index)
-        if begun_at is not None and state.started_at is not None:
-            is_odd = state.started_at > begun_at + _CLOCKS_S
-        else:  # a script that was ended has a signal
-            is_odd = not receipts.has_begun(job, index) and not state.signal
-        return is_odd and self._records.may_be_forgotten(self._snapshot.asked_at)
+        return self._array_tasks.in_full(job, index, state, waited=index in self._reasons)
 
     def _tell_reason(self, index: int, left: Sequence[Unit], state: JobState) -> Iterator[UnitEvent]:
         reason, since = self._reasons.setdefault(index, ("None", 0.0))

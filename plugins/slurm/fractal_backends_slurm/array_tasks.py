@@ -1,0 +1,130 @@
+"""What becomes of the array tasks of one submission, from receipts and from what the scheduler says."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+
+from . import verdicts
+from .queue_watch import Snapshot
+from .records import Records
+from .scheduler import JobState
+from .submission import Submission
+
+_CLOCKS_S = 2.0
+"""As much may the clocks of a node and of the controller differ, which count whole seconds."""
+
+
+@dataclass
+class Word:
+    """What is known of a start of an array task that came to its end."""
+
+    since: float
+    """When that was noticed, on the monotonic clock."""
+    state: JobState | None
+    """None: the scheduler knows it no more."""
+
+
+class ArrayTasks:
+    """The array tasks of a submission that was accepted; each is named by its job and its index."""
+
+    def __init__(self, submission: Submission, records: Records) -> None:
+        self.snapshot = Snapshot()
+        """The last answer of the scheduler."""
+        self._submission = submission
+        self._receipts = submission.receipts
+        self._records = records
+        self._accepted_at = time.monotonic()
+        self._known_ends: dict[tuple[str, int], Word] = {}
+        self._over_since: dict[tuple[str, int], float] = {}
+        """When the ends of job scripts were read, on the monotonic clock."""
+        self._starts_anew: dict[tuple[str, int], int] = {}
+        """How often array tasks had been started that were over, and then seen to wait for another start."""
+
+    @property
+    def has_known_ends(self) -> bool:
+        """Whether one of them is known to have come to its end."""
+        return bool(self._known_ends)
+
+    @property
+    def are_left(self) -> bool:
+        """Whether the job scripts of some may still be running, as far as is known."""
+        job = self._submission.job or ""
+        parts = self._submission.parts
+        return not all(self._receipts.is_over(job, index) or self._has_ended(job, index) for index in parts)
+
+    def _has_ended(self, job: str, index: int) -> bool:
+        """Whether the scheduler said so. That it knows nothing of an array task is no end of it."""
+        word = self._known_ends.get((job, index))
+        return word is not None and word.state is not None and word.state.state not in verdicts.UNENDED
+
+    def state_of(self, job: str, index: int) -> JobState | None:
+        """What the scheduler last said of one."""
+        return self.snapshot.of(job, self._submission.name).get(index)
+
+    def receipt_was_read(self, job: str, index: int) -> None:
+        """There was something new in the receipt of one."""
+        is_over = self._receipts.is_over(job, index)
+        self._over_since[job, index] = time.monotonic() if is_over else math.inf
+        if word := self._known_ends.get((job, index)):
+            word.since = time.monotonic()  # whatever the scheduler says, it goes on
+
+    def look_at(self, job: str, index: int) -> JobState | None:
+        """Take in what the scheduler last said of one."""
+        state = self.state_of(job, index)
+        over_since = self._over_since.get((job, index), math.inf)
+        if state is not None and verdicts.will_start(state) and self.snapshot.asked_at > over_since:
+            self._starts_anew[job, index] = self._receipts.starts(job, index)
+        return state
+
+    def is_over(self, job: str, index: int) -> bool:
+        """Whether the job script of one came to its end, and will not start anew."""
+        known = self._starts_anew.get((job, index))
+        return self._receipts.is_over(job, index) and self._receipts.starts(job, index) != known
+
+    def waits_anew(self, state: JobState, job: str, index: int) -> bool:
+        """Whether one whose job script came to its end waits for another start."""
+        return state.state in verdicts.WAITING and (job, index) in self._starts_anew
+
+    def end_of(self, job: str, index: int) -> Word | None:
+        """What is known of the end of one; None while it has none."""
+        state, is_over = self.state_of(job, index), self.is_over(job, index)
+        if state is not None and state.state in verdicts.UNENDED and not is_over:
+            self._known_ends.pop((job, index), None)
+            return None
+        is_unknown = job not in self.snapshot.names or self.snapshot.asked_at < self._accepted_at
+        if is_unknown and not is_over:
+            return self._known_ends.get((job, index))
+        word = self._known_ends.setdefault((job, index), Word(time.monotonic(), state))
+        word.state = state or word.state
+        return word
+
+    def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
+        """A state with all that is on record, where it is worth asking for. `waited`: when last seen."""
+        if state is not None and state.state == "COMPLETED":
+            return state
+        found = self._records.of(job, self._submission.name).get(index)
+        if found is None and state is None and waited and not self._receipts.has_begun(job, index):
+            # Of an array task that waited, and was cancelled before its first start, nothing is left.
+            is_known = self.snapshot.knows(job, self._submission.name)
+            is_gone = is_known or not self._records.may_be_forgotten(self.snapshot.asked_at)
+            return JobState("CANCELLED") if is_gone else None
+        if found is not None:
+            state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
+        if state is not None and self._was_forgotten(state, job, index):
+            return replace(state, state=verdicts.FORGOTTEN)
+        return state
+
+    def _was_forgotten(self, state: JobState, job: str, index: int) -> bool:
+        """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
+        that it ran: it starts it anew, and what its node says to that makes it end it.
+        """
+        if state.state != "CANCELLED" or not (state.of_controller and state.nodes) or state.cancelled_by:
+            return False  # those were cancelled while they waited, or by a user
+        begun_at = self._receipts.begun_at(job, index)
+        if begun_at is not None and state.started_at is not None:
+            is_odd = state.started_at > begun_at + _CLOCKS_S
+        else:  # a script that was ended has a signal
+            is_odd = not self._receipts.has_begun(job, index) and not state.signal
+        return is_odd and self._records.may_be_forgotten(self.snapshot.asked_at)
