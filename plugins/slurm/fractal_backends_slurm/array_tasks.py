@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from . import verdicts
+from .hostlist import expand
 from .queue_watch import Snapshot
 from .records import Records
 from .scheduler import JobState
@@ -99,6 +101,15 @@ class ArrayTasks:
         word = self._known_ends.setdefault((job, index), Word(time.monotonic(), state))
         word.state = state or word.state
         return word
+
+    def forgotten(self, snapshot: Snapshot) -> Iterator[str]:
+        """Those that run, as far as receipts tell, but not to the scheduler in this answer."""
+        for job, index, node in self._receipts.running():
+            word = self._known_ends.get((job, index), Word(0.0, None))
+            state = snapshot.of(job, self._submission.name).get(index, word.state)
+            is_known = state is not None and node in expand(state.nodes)
+            if not is_known and (index in self._submission.parts or not self._submission.adopted):
+                yield f"{job}_{index} on {node}"
 
     def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
         """A state with all that is on record, where it is worth asking for. `waited`: when last seen."""

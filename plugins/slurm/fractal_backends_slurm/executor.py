@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import cast
 
@@ -28,16 +29,19 @@ from .places import Place, PlaceError
 from .queue_watch import Snapshot, watch_of
 from .records import Records
 from .scheduler import Scheduler
-from .submission import Submission
+from .submission import CANCELLED_FILE, Submission
 from .submitting import Submitter, pause_after
 from .tracking import Tracker
 
 _LAST_S, _QUICK_S, _SLOW_S = 0.01, 0.05, 1.0
+_MANY = 10
+"""Array tasks that a message names."""
 _SHARE = 10
 """The runner sleeps so many times as long as it worked, so that it uses little of a core."""
 _CONFIRM_S = 10.0
 """After so long without a confirmation jobs are cancelled once more."""
 _OVER_S = 2.0
+_IS_NEW = "SLURM's controller was started again, and is to hear first from its nodes what they run"
 _FIRST_WARNING_S, _WARN_S = 5.0, 30.0
 
 
@@ -261,7 +265,7 @@ class SlurmExecutor(UnitExecutor):
         """Job scripts whose units have ended are about to end too."""
         end = time.monotonic() + _OVER_S
         while time.monotonic() < end and not self._trackers:
-            left = [tracker for tracker in self._past if tracker.has_jobs_left]
+            left = [tracker for tracker in self._past if tracker.array_tasks.are_left]
             if not left:
                 return
             for tracker in left:
@@ -275,14 +279,18 @@ class SlurmExecutor(UnitExecutor):
             try:
                 self._submitter.find_lost(self._waiting)
                 # Where units have not ended, jobs may start again that are over.
-                followed = [*self._trackers, *(past for past in self._past if past.has_jobs_left)]
+                followed = [*self._trackers, *(past for past in self._past if past.array_tasks.are_left)]
                 submissions = [*(tracker.submission for tracker in followed), *self._waiting]
                 left = [submission for submission in submissions if submission.job]
                 if not left:
                     return
                 targets = [target for submission in left for target in submission.targets]
+                self._keep_from_starting(followed)
+                if self._records.is_new:
+                    raise SchedulerError(_IS_NEW, may_pass=True)
                 self._scheduler.cancel(targets, user=self._place.user)
-                if self._confirms_end_of(left):
+                if snapshot := self._confirmed_end_of(left):
+                    self._tell_forgotten(followed, snapshot)
                     return
             except SchedulerError as error:
                 if time.monotonic() > warn_at:
@@ -291,8 +299,21 @@ class SlurmExecutor(UnitExecutor):
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)
 
-    def _confirms_end_of(self, submissions: Sequence[Submission]) -> bool:
-        """Ask the queue for some time. Raises SchedulerError where it does not answer."""
+    def _keep_from_starting(self, trackers: Sequence[Tracker]) -> None:
+        """No unit begins from here on, whatever becomes of its job."""
+        for tracker in trackers:
+            if tracker.may_be_removed:
+                with suppress(PlaceError):  # where nothing can be written, none begins anyway
+                    self._place.put(tracker.submission.folder, {CANCELLED_FILE: b""}, [])
+
+    def _tell_forgotten(self, trackers: Sequence[Tracker], snapshot: Snapshot) -> None:
+        left = [task for tracker in trackers for task in tracker.array_tasks.forgotten(snapshot)]
+        if left and self._records.may_be_forgotten(time.monotonic()):
+            told = "SLURM forgot that %d array tasks ran; whether they have ended, it does not tell: %s"
+            self._logger.warning(told, len(left), ", ".join(left[:_MANY]))
+
+    def _confirmed_end_of(self, submissions: Sequence[Submission]) -> Snapshot | None:
+        """The answer of the queue that they have, if it says so within some time. Raises SchedulerError."""
         names = {job: submission.name for submission in submissions for job in submission.jobs}
         asked_since = time.monotonic()
         end = asked_since + _CONFIRM_S
@@ -302,13 +323,13 @@ class SlurmExecutor(UnitExecutor):
                 snapshot = self._queue.look(min(self._interval_s, _SLOW_S))
                 if snapshot.asked_at > asked_since and names.keys() <= snapshot.names.keys():
                     if not any(_is_left(snapshot, submission) for submission in submissions):
-                        return True
+                        return snapshot
                 elif self._queue.problem_at > asked_since:
                     raise SchedulerError(self._queue.problem, may_pass=True)
                 time.sleep(_QUICK_S)
         finally:
             self._queue.forget(names)
-        return False
+        return None
 
 
 def _is_left(snapshot: Snapshot, submission: Submission) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 _NAME = re.compile(r"(\d+)_(\d+)\.receipt")
@@ -43,8 +44,8 @@ class Note:
     host: str = ""
     end: End | None = None
     refused: str = ""
-    """Why it was not started: `claimed` (some job had started it before), `log`, `command`, or
-    `receipt`: its start could not be noted, so that it claims nothing."""
+    """Why it was not started: `claimed` (some job had started it before), `log`, `command`, `cancelled`,
+    or `receipt`: its start could not be noted, so that it claims nothing."""
     said: str = ""
     """The shell's words on that."""
     step: int | None = None
@@ -155,6 +156,13 @@ class Receipts:
 
     def _note(self, label: str) -> Note:
         return self.notes.setdefault(label, Note())
+
+    def running(self) -> Iterator[tuple[str, int, str]]:
+        """Job, index and node of all starts of array tasks that did not come to their end."""
+        for (job, index), found in self.jobs.items():
+            for host, start in found.start_on.items():
+                if start not in found.over:
+                    yield job, index, _node(host)
 
     def numbers(self) -> set[str]:
         """The ids of the jobs that wrote something down."""

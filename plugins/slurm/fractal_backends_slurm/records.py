@@ -9,6 +9,8 @@ from .scheduler import JobState, Scheduler
 
 _FRESH_S = 1.0
 """For how long an answer is good."""
+_REGISTERED_S = 20.0
+"""For so long after its start nodes register at a controller, with some to spare: it asks them after 3 s."""
 
 
 class Records:
@@ -39,7 +41,14 @@ class Records:
             self._looked = time.monotonic(), forgot
         return forgot
 
-    def _controller(self) -> str | None:
+    @property
+    def is_new(self) -> bool:
+        """Whether the controller was started again a moment ago: what its nodes run that it has forgotten, it
+        ends as they register, but not where that was cancelled just before."""
+        now = self._controller()
+        return now is not None and now != self._started_at and 0 <= time.time() - now < _REGISTERED_S
+
+    def _controller(self) -> float | None:
         try:
             return self._scheduler.started_at()
         except SchedulerError:

@@ -263,9 +263,10 @@ class Scheduler:
             (here if is_here else away).add(kind)
         return here, away
 
-    def started_at(self) -> str:
-        """When the controller was started, in its own words. Raises SchedulerError."""
-        return self._config().get("BOOT_TIME", "")
+    def started_at(self) -> float | None:
+        """When the controller was started, in seconds since the epoch, by its own clock; None where it does
+        not tell. Raises SchedulerError."""
+        return _point(self._config().get("BOOT_TIME", ""))
 
     def _config(self) -> dict[str, str]:
         config = self._run([self._path("scontrol"), "show", "config"])

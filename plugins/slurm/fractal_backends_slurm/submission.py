@@ -15,6 +15,8 @@ from .receipts import Receipts
 
 FOLDER = ".slurm"
 UNITS_FILE, SCRIPT_FILE = "units", "job.sh"
+CANCELLED_FILE = "cancelled"
+"""Where it is there, no unit begins."""
 
 
 @dataclass

@@ -55,9 +55,9 @@ class Tracker:
         """Units that were never started, to be submitted again."""
         self.hopeless: list[str] = []
         """Array tasks to cancel: they wait for what does not come."""
+        self.array_tasks = ArrayTasks(submission, records)
         self._place = place
         self._options = options
-        self._array_tasks = ArrayTasks(submission, records)
         self._open = {unit.label: (index, unit) for index, part in submission.parts.items() for unit in part}
         self._left = {index: {unit.label: unit for unit in part} for index, part in submission.parts.items()}
         """The same, by array task."""
@@ -79,11 +79,6 @@ class Tracker:
         return not self._open and not self._endings
 
     @property
-    def has_jobs_left(self) -> bool:
-        """Whether some job script may still be running, as far as receipts tell."""
-        return self._array_tasks.are_left
-
-    @property
     def may_be_removed(self) -> bool:
         """Whether nobody else needs the submission's folder."""
         submission = self.submission
@@ -103,7 +98,7 @@ class Tracker:
             self._growing.add(name)
             labels = submission.receipts.take(name, text.decode(errors="replace"))
             self._touched.update(dict.fromkeys(labels))
-            self._array_tasks.receipt_was_read(*(array_task_of(name) or ("", 0)))
+            self.array_tasks.receipt_was_read(*(array_task_of(name) or ("", 0)))
 
     def _is_full(self, name: str) -> bool:
         """Whether nothing more is wanted from a receipt."""
@@ -113,30 +108,32 @@ class Tracker:
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""
         yield from self._look_at_receipts()
-        self._array_tasks.snapshot = snapshot
-        if snapshot.asked_at > self._looked_at or self._array_tasks.has_known_ends or self._suspects:
+        self.array_tasks.snapshot = snapshot
+        if snapshot.asked_at > self._looked_at or self.array_tasks.has_known_ends or self._suspects:
             self._looked_at = snapshot.asked_at
             for index, left in list(self._left.items()):
                 yield from self._look_at_part(index, list(left.values()))
         yield from self._endings.bring_home()
 
     def give_up(self) -> Iterator[UnitEvent]:
-        """After a cancel: what had ended by the last reading keeps its verdict, all else is cancelled."""
+        """After a cancel: what had ended by the last reading, or has ended well since, keeps its verdict; all
+        else is cancelled."""
         yield from self._look_at_receipts()
+        notes = self.submission.receipts.notes
+        had_ended = {label for label in self._open if notes.get(label, _NOTHING).end is not None}
+        self.read()
         for label, (_, unit) in list(self._open.items()):
-            note = self.submission.receipts.notes.get(label, Note())
+            note = notes.get(label, _NOTHING)
             suspect = self._suspects.get(label)
-            if note.end is not None:
+            if note.end is not None and (label in had_ended or note.end.is_good):
+                yield from self._tell_start(label, note)
                 self._end(unit, verdicts.of_end_and_state(note, note.end, None), note)
             else:
                 self._end(unit, (suspect and suspect.of_step) or Outcome(Cause.CANCELLED), note)
-        deadline = time.monotonic() + self._options.receipt_deadline
+        yield from self._endings.bring_home()
         while self._endings:
+            time.sleep(_PAUSE_S)
             yield from self._endings.bring_home()
-            if self._endings:
-                time.sleep(_PAUSE_S)
-            if time.monotonic() > deadline:
-                return
 
     def _look_at_receipts(self) -> Iterator[UnitEvent]:
         notes = self.submission.receipts.notes
@@ -152,11 +149,15 @@ class Tracker:
     def _look_at_receipt(self, label: str) -> Iterator[UnitEvent]:
         index, unit = self._open[label]
         note = self.submission.receipts.notes[label]
+        yield from self._tell_start(label, note)
+        self._judge_by_receipt(unit, note, index)
+
+    def _tell_start(self, label: str, note: Note) -> Iterator[UnitEvent]:
+        index, unit = self._open[label]
         if note.started_at is not None and label not in self._started:
             self._started.add(label)
             handle = self.submission.handle(index, note.job)
             yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
-        self._judge_by_receipt(unit, note, index)
 
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
@@ -201,7 +202,7 @@ class Tracker:
 
     def _look_at_part(self, index: int, left: Sequence[Unit]) -> Iterator[UnitEvent]:
         receipts, own = self.submission.receipts, self.submission.job or ""
-        state = self._array_tasks.look_at(own, index)
+        state = self.array_tasks.look_at(own, index)
         if state is not None and state.state in verdicts.RUNNING:
             self._reasons.pop(index, None)
         for unit in [unit for unit in left if unit.label in self._suspects]:
@@ -212,7 +213,7 @@ class Tracker:
                 continue
             note = receipts.notes.get(unit.label, _NOTHING)
             job = note.job or own
-            word = self._array_tasks.end_of(job, index)
+            word = self.array_tasks.end_of(job, index)
             if word is None and job == own:
                 break  # nor is there one for the other units of this array task
             if word is not None and self._has_settled(word, note, job, index):
@@ -226,7 +227,7 @@ class Tracker:
         patience, state, receipts = self._options.receipt_deadline, word.state, self.submission.receipts
         waited = time.monotonic() - word.since
         # A claim without a start: the receipt of the job that started it is still to come.
-        is_over, snapshot = self._array_tasks.is_over(job, index), self._array_tasks.snapshot
+        is_over, snapshot = self.array_tasks.is_over(job, index), self.array_tasks.snapshot
         if is_over and (note.started_at is not None or note.refused != "claimed"):
             is_newer = job in snapshot.names and snapshot.asked_at > word.since
             is_ending = state is not None and state.state in verdicts.RUNNING
@@ -239,20 +240,20 @@ class Tracker:
 
     def _look_at_suspect(self, unit: Unit, note: Note, job: str, index: int) -> None:
         suspect, patience = self._suspects[unit.label], self._options.receipt_deadline
-        snapshot, state = self._array_tasks.snapshot, self._array_tasks.state_of(job, index)
+        snapshot, state = self.array_tasks.snapshot, self.array_tasks.state_of(job, index)
         now = time.monotonic()
         waited = now - suspect.since
         is_newer = job in snapshot.names and snapshot.asked_at > suspect.since
         if state is None:
             decided = is_newer or waited > patience
-        elif state.state == "COMPLETING" or self._array_tasks.waits_anew(state, job, index):
+        elif state.state == "COMPLETING" or self.array_tasks.waits_anew(state, job, index):
             decided = False
         elif state.state in verdicts.RUNNING:  # only there it is the kernel that does not tell of memory
             decided = is_newer and (note.end is None or note.end.oom_kills == 0)
             suspect.lived_on |= is_newer and not self.submission.receipts.was_started_again(note, index)
         else:
             decided = is_newer or verdicts.was_ended_from_outside(state)
-        if not decided and not (self._array_tasks.is_over(job, index) and waited > patience):
+        if not decided and not (self.array_tasks.is_over(job, index) and waited > patience):
             return
         suspect.settled_at = suspect.settled_at or now
         state = self._in_full(job, index, state)
@@ -292,7 +293,7 @@ class Tracker:
         if state is not None and state.may_change and time.monotonic() - word.since < _LATE_S:
             return
         runs_on = state is not None and state.of_controller and state.state in verdicts.UNENDED
-        if runs_on and not self._array_tasks.is_over(job, index):
+        if runs_on and not self.array_tasks.is_over(job, index):
             word.since = time.monotonic()  # squeue does not show it, for whatever reason
             return
         if self.submission.adopted and not self._place.text(self.submission.folder / UNITS_FILE):
@@ -330,7 +331,7 @@ class Tracker:
         return may_pass and self.submission.attempt < _MOST_ATTEMPTS
 
     def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:
-        return self._array_tasks.in_full(job, index, state, waited=index in self._reasons)
+        return self.array_tasks.in_full(job, index, state, waited=index in self._reasons)
 
     def _tell_reason(self, index: int, left: Sequence[Unit], state: JobState) -> Iterator[UnitEvent]:
         reason, since = self._reasons.setdefault(index, ("None", 0.0))

@@ -200,13 +200,15 @@ def was_never_launched(words: str) -> bool:
 
 
 def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
-    """The verdict on a unit that was not started because of itself."""
+    """The verdict on a unit that was not started because of itself, or of its run."""
     if note.refused == "command":
         hint = "Hint: make sure that it is executable."
         return Outcome(Cause.INVALID_COMMAND, f'Command "{command}" is not valid. {hint}')
     if note.refused == "log":
         why = f": {note.said}" if note.said else ""
         return Outcome(Cause.LAUNCH_FAILED, f"Cannot write the log {log_file} on {note.host}{why}.")
+    if note.refused == "cancelled":
+        return Outcome(Cause.CANCELLED, "Its run was cancelled before it was started.")
     return None
 
 

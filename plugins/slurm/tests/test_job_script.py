@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from fractal_backends_slurm.receipts import End, Note, Receipts
 from fractal_backends_slurm.script import JobScript
+from fractal_backends_slurm.submission import CANCELLED_FILE
 from fractal_backends_slurm.verdicts import of_end, of_refusal
 
 from conftest import eventually
@@ -200,6 +201,15 @@ def test_a_unit_starts_once(node: Node) -> None:
     assert trace.read_text() == "ran\nran\n"
     assert {note.refused for note in notes.values()} == {"claimed"}
     assert all(note.job == "7" and _end(note).is_good for note in notes.values())
+
+
+def test_no_unit_begins_after_a_cancel(node: Node) -> None:
+    """SLURM may not know that the job runs."""
+    ran, cancelled = node.place / "ran", node.folder / CANCELLED_FILE
+    notes = node.run(f"touch {_q(cancelled)}", f"touch {_q(ran)}")
+    assert _end(notes["0_par_0000000"]).is_good
+    assert notes["0_par_0000001"].refused == "cancelled"
+    assert not ran.exists()
 
 
 def test_an_array_task_that_is_started_again_while_a_unit_runs(plain_node: Node) -> None:

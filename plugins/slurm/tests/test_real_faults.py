@@ -227,6 +227,28 @@ def test_what_a_controller_would_start_again_is_cancelled(start_run: StartRun, s
     assert {name: run.causes[name] for name in "abc"} == {"a": "done", "b": "done", "c": "cancelled"}
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_controller_has_forgotten_is_ended_by_a_cancel(
+    start_run: StartRun, slurm_lab: SlurmLab, ends: bool
+) -> None:
+    """It would take what runs for cancelled while it waited, and leave it on its node for long."""
+    slurm_lab.wait_until_saves_at_once()
+    since = time.time()
+    run = start_run(dict.fromkeys("abcdef", GATED), {"tasks_per_job": 2})
+    must_be_told_started(run, *"ace")
+    crash_before_it_saves(slurm_lab, since)
+    run.cancel()
+    assert eventually(lambda: len(list(run.folder.glob("run/.slurm/*/cancelled"))) == 1, LONG_S), run.story()
+    if ends:
+        run.open("gate")
+    slurm_lab.start_slurmctld()
+    run.wait(120)
+    assert (slurm_lab.jobs(), slurm_lab.leftovers()) == ({}, [])
+    expected = {**dict.fromkeys("ace", "done" if ends else "cancelled"), **dict.fromkeys("bdf", "cancelled")}
+    assert run.causes == expected, run.story()
+    assert {fields[0] for fields in run.started()} == {*"ace"}
+
+
 def test_the_controller_dies_with_units_that_wait(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """They had not started when the controller forgot them."""
     node = slurm_lab.nodes[0]

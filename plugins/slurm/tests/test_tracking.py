@@ -17,7 +17,7 @@ from fractal_backends_slurm.submission import Submission
 from fractal_backends_slurm.tracking import Tracker
 
 from conftest import eventually
-from fractal_backends import Cause, Unit, UnitEvent
+from fractal_backends import Cause, Unit, UnitEvent, UnitState
 
 CANCELLED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-01T00:00:00{} ***\n"
 BOTH_RUN = "job n1 \nbooted n1 1000\nstarted a n1 10\nstarted b n1 10\n"
@@ -426,6 +426,28 @@ def test_a_run_is_cancelled_after_a_step_was_killed(pair: Pair) -> None:
     assert pair.told(None) == {}
     found = verdicts(pair.tracker.give_up())
     assert (found["a"][0], found["b"][0]) == (Cause.KILLED, Cause.CANCELLED)
+
+
+def test_a_unit_ends_well_while_its_run_is_cancelled(pair: Pair) -> None:
+    """Nobody had read yet that it had started. Of the other one it is the cancel that ended it."""
+    pair.notes("job n1 \nbooted n1 1000\n")
+    pair.files.new = "started a n1 10\nstarted b n1 10\nended a 30 0 0 5 -1 0 0\nended b 30 0 15 5 -1 0 0\n"
+    events = list(pair.tracker.give_up())
+    assert [e.state for e in events if e.unit.label == "a"] == [UnitState.STARTED, UnitState.ENDED]
+    found = verdicts(events)
+    assert (found["a"][0], found["b"][0]) == (Cause.DONE, Cause.CANCELLED)
+
+
+def test_a_run_is_cancelled_whose_files_do_not_come(pair: Pair) -> None:
+    """Each unit is told of all the same."""
+    pair.notes(BOTH_RUN + "ended a 30 0 0 5 -1 0 1\n")
+    found = verdicts(pair.tracker.give_up())
+    assert (found["a"][0], found["b"][0]) == (Cause.LOST, Cause.CANCELLED)
+
+
+def test_a_later_runner_finds_units_of_a_run_that_was_cancelled(pair: Pair) -> None:
+    pair.notes("job n1 \nbooted n1 1000\nrefused a 20 cancelled\nover n1\n")
+    assert pair.told("COMPLETED")["a"][0] is Cause.CANCELLED
 
 
 def test_an_epilog_that_comes_to_no_end_is_not_waited_for(pair: Pair) -> None:

@@ -1,5 +1,5 @@
 # Become the unit $fb_label; what follows `ended.sh` in the shell that a compute node runs between two units.
-# Set before this: fb_receipt, fb_host, fb_start, fb_place, fb_umask, fb_limit, and the task's command as "$@".
+# Set before this: fb_folder, fb_receipt, fb_host, fb_start, fb_place, fb_umask, fb_limit, and the task's command as "$@".
 fb_stem=$fb_place/$fb_label
 # SLURM ends the processes of a job one by one: after a unit that was killed, this shell may be next. It starts nothing then.
 case $fb_ended in
@@ -13,6 +13,8 @@ fb_refuse() {
     { true >|"$fb_receipt.$fb_start"; } 2>/dev/null # ":" would end a shell that cannot
     exit 0
 }
+# SLURM may know nothing of this job when it is cancelled.
+if [ -e "$fb_folder/cancelled" ]; then fb_refuse cancelled; fi
 # The log is the claim: made by one job only, so that a unit starts at most once, whatever the scheduler does.
 if [ -e "$fb_stem.log" ] || [ -L "$fb_stem.log" ]; then fb_refuse claimed; fi
 umask 077
