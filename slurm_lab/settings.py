@@ -136,6 +136,7 @@ def slurm_conf(place: Place, settings: Settings, changes: Mapping[str, str]) -> 
 
 
 def _memory_lines(kill: MemoryKill) -> dict[str, str]:
+    kill = MemoryKill(kill)  # Python takes its value, too
     kernel = kill is MemoryKill.CGROUP
     lines = {
         "ProctrackType": "proctrack/cgroup" if kernel else "proctrack/linuxproc",

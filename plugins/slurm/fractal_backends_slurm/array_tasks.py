@@ -19,8 +19,8 @@ _CLOCKS_S = 2.0
 
 
 @dataclass
-class Word:
-    """What is known of a start of an array task that came to its end."""
+class KnownEnd:
+    """Of a start of an array task."""
 
     since: float
     """When that was noticed, on the monotonic clock."""
@@ -38,7 +38,7 @@ class ArrayTasks:
         self._receipts = submission.receipts
         self._records = records
         self._accepted_at = time.monotonic()
-        self._known_ends: dict[tuple[str, int], Word] = {}
+        self._known_ends: dict[tuple[str, int], KnownEnd] = {}
         self._over_since: dict[tuple[str, int], float] = {}
         """When the ends of job scripts were read, on the monotonic clock."""
         self._starts_anew: dict[tuple[str, int], int] = {}
@@ -51,15 +51,23 @@ class ArrayTasks:
 
     @property
     def are_left(self) -> bool:
-        """Whether the job scripts of some may still be running, as far as is known."""
+        """Whether the job scripts of some may still be running, or run once more, as far as is known."""
         job = self._submission.job or ""
-        parts = self._submission.parts
-        return not all(self._receipts.is_over(job, index) or self._has_ended(job, index) for index in parts)
+        return not all(self._is_done(job, index) for index in self._submission.parts)
+
+    def _is_done(self, job: str, index: int) -> bool:
+        state = self.state_of(job, index)
+        waits = state is not None and state.state in verdicts.WAITING and self._is_newer(job, index)
+        return (self._receipts.is_over(job, index) and not waits) or self._has_ended(job, index)
+
+    def _is_newer(self, job: str, index: int) -> bool:
+        """Whether the scheduler said it after the end of the job script was read."""
+        return self.snapshot.asked_at > self._over_since.get((job, index), math.inf)
 
     def _has_ended(self, job: str, index: int) -> bool:
         """Whether the scheduler said so. That it knows nothing of an array task is no end of it."""
-        word = self._known_ends.get((job, index))
-        return word is not None and word.state is not None and word.state.state not in verdicts.UNENDED
+        end = self._known_ends.get((job, index))
+        return end is not None and end.state is not None and end.state.state in verdicts.ENDS
 
     def state_of(self, job: str, index: int) -> JobState | None:
         """What the scheduler last said of one."""
@@ -69,14 +77,13 @@ class ArrayTasks:
         """There was something new in the receipt of one."""
         is_over = self._receipts.is_over(job, index)
         self._over_since[job, index] = time.monotonic() if is_over else math.inf
-        if word := self._known_ends.get((job, index)):
-            word.since = time.monotonic()  # whatever the scheduler says, it goes on
+        if end := self._known_ends.get((job, index)):
+            end.since = time.monotonic()  # whatever the scheduler says, it goes on
 
     def look_at(self, job: str, index: int) -> JobState | None:
         """Take in what the scheduler last said of one."""
         state = self.state_of(job, index)
-        over_since = self._over_since.get((job, index), math.inf)
-        if state is not None and verdicts.will_start(state) and self.snapshot.asked_at > over_since:
+        if state is not None and verdicts.will_start(state) and self._is_newer(job, index):
             self._starts_anew[job, index] = self._receipts.starts(job, index)
         return state
 
@@ -87,26 +94,27 @@ class ArrayTasks:
 
     def waits_anew(self, state: JobState, job: str, index: int) -> bool:
         """Whether one whose job script came to its end waits for another start."""
-        return state.state in verdicts.WAITING and (job, index) in self._starts_anew
+        known = self._starts_anew.get((job, index))
+        return state.state in verdicts.WAITING and self._receipts.starts(job, index) == known
 
-    def end_of(self, job: str, index: int) -> Word | None:
+    def end_of(self, job: str, index: int) -> KnownEnd | None:
         """What is known of the end of one; None while it has none."""
         state, is_over = self.state_of(job, index), self.is_over(job, index)
-        if state is not None and state.state in verdicts.UNENDED and not is_over:
+        if state is not None and state.state not in verdicts.ENDS and not is_over:
             self._known_ends.pop((job, index), None)
             return None
         is_unknown = job not in self.snapshot.names or self.snapshot.asked_at < self._accepted_at
         if is_unknown and not is_over:
             return self._known_ends.get((job, index))
-        word = self._known_ends.setdefault((job, index), Word(time.monotonic(), state))
-        word.state = state or word.state
-        return word
+        end = self._known_ends.setdefault((job, index), KnownEnd(time.monotonic(), state))
+        end.state = state or end.state
+        return end
 
     def forgotten(self, snapshot: Snapshot) -> Iterator[str]:
         """Those that run, as far as receipts tell, but not to the scheduler in this answer."""
         for job, index, node in self._receipts.running():
-            word = self._known_ends.get((job, index), Word(0.0, None))
-            state = snapshot.of(job, self._submission.name).get(index, word.state)
+            end = self._known_ends.get((job, index), KnownEnd(0.0, None))
+            state = snapshot.of(job, self._submission.name).get(index, end.state)
             is_known = state is not None and node in expand(state.nodes)
             if not is_known and (index in self._submission.parts or not self._submission.adopted):
                 yield f"{job}_{index} on {node}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import cast
 
@@ -29,7 +28,7 @@ from .places import Place, PlaceError
 from .queue_watch import Snapshot, watch_of
 from .records import Records
 from .scheduler import Scheduler
-from .submission import CANCELLED_FILE, Submission
+from .submission import Submission
 from .submitting import Submitter, pause_after
 from .tracking import Tracker
 
@@ -118,6 +117,7 @@ class SlurmExecutor(UnitExecutor):
         begun, used = time.monotonic(), time.thread_time()
         for tracker in list(self._trackers):
             tracker.read()
+            self._watch(tracker)
             yield from tracker.look(snapshot)
             self._cancel_hopeless(tracker)
             retry, tracker.retry = tracker.retry, []
@@ -161,15 +161,25 @@ class SlurmExecutor(UnitExecutor):
         yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
 
     def _follow(self, submission: Submission, options: SlurmOptions) -> None:
-        self._trackers.append(Tracker(submission, self._place, options, self._records))
-        self._queue.watch({submission.job or "": submission.name})
+        tracker = Tracker(submission, self._place, options, self._records)
+        self._trackers.append(tracker)
+        self._watch(tracker)
+
+    def _watch(self, tracker: Tracker) -> None:
+        """Ask for its jobs: receipts may tell of one that a submission without an answer became, too."""
+        submission = tracker.submission
+        fresh = [job for job in submission.jobs if job not in tracker.watched]
+        if fresh:
+            names = dict.fromkeys(fresh, submission.name)
+            tracker.watched.update(names)
+            self._queue.watch(names)
 
     def _leave(self, tracker: Tracker) -> None:
         self._trackers.remove(tracker)
         self._past.append(tracker)
         for submission in self._waiting:  # maybe for want of room
             submission.try_at = min(submission.try_at, time.monotonic() + _SLOW_S)
-        self._queue.forget({tracker.submission.job or "": tracker.submission.name})
+        self._queue.forget(tracker.watched)
 
     def _adopt(self, units: Sequence[Unit], options: SlurmOptions) -> Iterator[UnitEvent]:
         found = adopted(units)
@@ -285,7 +295,8 @@ class SlurmExecutor(UnitExecutor):
                 if not left:
                     return
                 targets = [target for submission in left for target in submission.targets]
-                self._keep_from_starting(followed)
+                for tracker in followed:
+                    tracker.keep_from_starting()
                 if self._records.is_new:
                     raise SchedulerError(_IS_NEW, may_pass=True)
                 self._scheduler.cancel(targets, user=self._place.user)
@@ -298,13 +309,6 @@ class SlurmExecutor(UnitExecutor):
                     self._logger.warning("Cannot say yet that all jobs have ended: %s", error)
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)
-
-    def _keep_from_starting(self, trackers: Sequence[Tracker]) -> None:
-        """No unit begins from here on, whatever becomes of its job."""
-        for tracker in trackers:
-            if tracker.may_be_removed:
-                with suppress(PlaceError):  # where nothing can be written, none begins anyway
-                    self._place.put(tracker.submission.folder, {CANCELLED_FILE: b""}, [])
 
     def _tell_forgotten(self, trackers: Sequence[Tracker], snapshot: Snapshot) -> None:
         left = [task for tracker in trackers for task in tracker.array_tasks.forgotten(snapshot)]
@@ -335,7 +339,7 @@ class SlurmExecutor(UnitExecutor):
 def _is_left(snapshot: Snapshot, submission: Submission) -> bool:
     """Whether an array task of a submission is in the queue or on a node."""
     return any(
-        state.state in verdicts.UNENDED and (index in submission.parts or not submission.adopted)
+        state.state not in verdicts.ENDS and (index in submission.parts or not submission.adopted)
         for job in submission.jobs
         for index, state in snapshot.of(job, submission.name).items()
     )

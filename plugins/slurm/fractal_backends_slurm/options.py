@@ -15,6 +15,8 @@ from .values import (
     GPU_LINES,
     OPTION_OF_LINE,
     ExtraLines,
+    Gpus,
+    Gres,
     Nodes,
     OneLine,
     RelativePath,
@@ -45,9 +47,9 @@ class SlurmOptions(Options):
     """Memory that a unit may use, in MB, or with a unit as in "4G" (4096 MB, as SLURM has it)."""
     time: Time | None = None
     """How long a unit may run: "MM", "MM:SS", "HH:MM:SS", "D-HH", "D-HH:MM" or "D-HH:MM:SS"."""
-    gres: OneLine | None = None
+    gres: Gres | None = None
     """Generic resources of an array task, such as "gpu:1"."""
-    gpus: OneLine | None = None
+    gpus: Gpus | None = None
     """GPUs of an array task, such as "1" or "a100:1"."""
     constraint: OneLine | None = None
     """Features that a node must have."""

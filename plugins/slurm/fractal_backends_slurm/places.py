@@ -22,6 +22,8 @@ from fractal_backends import Unit
 from .calls import AsUser, as_user, with_hint
 
 RECEIPT = ".receipt"
+_NO_RECEIPTS = ("units", "job.sh", "*.out", "*.step", "*cancelled", f"*{RECEIPT}.*")
+"""What else is in their folder."""
 _MODE = 0o600
 _MOST_BYTES = 1 << 20
 """Of a receipt at once; the rest is read the next time."""
@@ -184,7 +186,7 @@ class OtherPlace(Place):
 
     def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
         """See `Place.receipts`."""
-        left_out = [f"--exclude={name}" for name in ("units", "*.out", "*.step", f"*{RECEIPT}.*")]
+        left_out = [f"--exclude={name}" for name in _NO_RECEIPTS]
         with contextlib.suppress(PlaceError):
             for member, file in self._packed(folder, *left_out, "."):
                 name = member.removeprefix("./")

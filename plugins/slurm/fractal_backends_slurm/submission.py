@@ -16,7 +16,7 @@ from .receipts import Receipts
 FOLDER = ".slurm"
 UNITS_FILE, SCRIPT_FILE = "units", "job.sh"
 CANCELLED_FILE = "cancelled"
-"""Where it is there, no unit begins."""
+"""Where it is there, no unit begins; `LABEL.cancelled` is of one unit."""
 
 
 @dataclass

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
 
 from . import verdicts
-from .array_tasks import ArrayTasks, Word
+from .array_tasks import ArrayTasks, KnownEnd
 from .endings import Endings
 from .options import SlurmOptions
-from .places import Place
+from .places import Place, PlaceError
 from .queue_watch import Snapshot
 from .receipts import Note, array_task_of
 from .records import Records
 from .scheduler import JobState
-from .submission import UNITS_FILE, Submission
+from .submission import CANCELLED_FILE, UNITS_FILE, Submission
 from .words import Words
 
 _NOTHING = Note()
@@ -55,6 +56,8 @@ class Tracker:
         """Units that were never started, to be submitted again."""
         self.hopeless: list[str] = []
         """Array tasks to cancel: they wait for what does not come."""
+        self.watched: dict[str, str] = {}
+        """The jobs that the scheduler is asked for, with their names."""
         self.array_tasks = ArrayTasks(submission, records)
         self._place = place
         self._options = options
@@ -68,6 +71,9 @@ class Tracker:
         self._started: set[str] = set()
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
         self._suspects: dict[str, _Suspect] = {}
+        self._to_keep_from_starting: list[str] = []
+        self._kept_from_starting: set[str] = set()
+        """Units that were not started, by label."""
         self._endings = Endings(place, options.receipt_deadline)
         self._words = Words(submission, place)
         self._reasons: dict[int, tuple[str, float]] = {}
@@ -114,6 +120,19 @@ class Tracker:
             for index, left in list(self._left.items()):
                 yield from self._look_at_part(index, list(left.values()))
         yield from self._endings.bring_home()
+        if self._to_keep_from_starting:
+            self.keep_from_starting(self._to_keep_from_starting)
+            self._to_keep_from_starting = []
+
+    def keep_from_starting(self, labels: Sequence[str] | None = None) -> None:
+        """None of these units begins from here on, whatever becomes of its job; by default all."""
+        submission = self.submission
+        if labels is None and submission.adopted:
+            labels = list(self._open)
+        names = [CANCELLED_FILE] if labels is None else [f"{label}.{CANCELLED_FILE}" for label in labels]
+        with suppress(PlaceError):  # where nothing can be written, none begins anyway
+            self._place.put(submission.folder, dict.fromkeys(names, b""), [])
+        self._kept_from_starting.update(labels or ())
 
     def give_up(self) -> Iterator[UnitEvent]:
         """After a cancel: what had ended by the last reading, or has ended well since, keeps its verdict; all
@@ -213,23 +232,23 @@ class Tracker:
                 continue
             note = receipts.notes.get(unit.label, _NOTHING)
             job = note.job or own
-            word = self.array_tasks.end_of(job, index)
-            if word is None and job == own:
+            end = self.array_tasks.end_of(job, index)
+            if end is None and job == own:
                 break  # nor is there one for the other units of this array task
-            if word is not None and self._has_settled(word, note, job, index):
-                self._judge_by_state(unit, note, job, index, word)
+            if end is not None and self._has_settled(end, note, job, index):
+                self._judge_by_state(unit, note, job, index, end)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
 
-    def _has_settled(self, word: Word, note: Note, job: str, index: int) -> bool:
+    def _has_settled(self, end: KnownEnd, note: Note, job: str, index: int) -> bool:
         """Whether receipts that are not here by now will not come, and the scheduler has had its say."""
-        patience, state, receipts = self._options.receipt_deadline, word.state, self.submission.receipts
-        waited = time.monotonic() - word.since
+        patience, state, receipts = self._options.receipt_deadline, end.state, self.submission.receipts
+        waited = time.monotonic() - end.since
         # A claim without a start: the receipt of the job that started it is still to come.
         is_over, snapshot = self.array_tasks.is_over(job, index), self.array_tasks.snapshot
         if is_over and (note.started_at is not None or note.refused != "claimed"):
-            is_newer = job in snapshot.names and snapshot.asked_at > word.since
+            is_newer = job in snapshot.names and snapshot.asked_at > end.since
             is_ending = state is not None and state.state in verdicts.RUNNING
             return waited >= patience or (is_newer and not is_ending)
         if state is not None and verdicts.was_ended_from_outside(state):
@@ -252,7 +271,8 @@ class Tracker:
             decided = is_newer and (note.end is None or note.end.oom_kills == 0)
             suspect.lived_on |= is_newer and not self.submission.receipts.was_started_again(note, index)
         else:
-            decided = is_newer or verdicts.was_ended_from_outside(state)
+            is_known = state.state in verdicts.ENDS | verdicts.WAITING
+            decided = (is_known and is_newer) or verdicts.was_ended_from_outside(state)
         if not decided and not (self.array_tasks.is_over(job, index) and waited > patience):
             return
         suspect.settled_at = suspect.settled_at or now
@@ -288,13 +308,13 @@ class Tracker:
             outcome = verdicts.of_end_and_state(note, note.end, state, words, lived_on=lived_on)
         self._end(unit, outcome, note)
 
-    def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, word: Word) -> None:
-        state = self._in_full(job, index, word.state)
-        if state is not None and state.may_change and time.monotonic() - word.since < _LATE_S:
+    def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, end: KnownEnd) -> None:
+        state = self._in_full(job, index, end.state)
+        if state is not None and state.may_change and time.monotonic() - end.since < _LATE_S:
             return
-        runs_on = state is not None and state.of_controller and state.state in verdicts.UNENDED
+        runs_on = state is not None and state.of_controller and state.state not in verdicts.ENDS
         if runs_on and not self.array_tasks.is_over(job, index):
-            word.since = time.monotonic()  # squeue does not show it, for whatever reason
+            end.since = time.monotonic()  # squeue does not show it, for whatever reason
             return
         if self.submission.adopted and not self._place.text(self.submission.folder / UNITS_FILE):
             self._end(unit, verdicts.without_receipts(self.submission.folder))
@@ -311,14 +331,17 @@ class Tracker:
     def _end_unstarted(
         self, unit: Unit, outcome: Outcome, state: JobState | None, index: int, words: str
     ) -> None:
-        if self._may_try_again(outcome, state, index, words):
+        if not self._may_try_again(outcome, state, index, words):
+            self._end(unit, outcome)
+        elif unit.label in self._kept_from_starting:
             self._close(unit)
             self.retry.append(unit)
-        else:
-            self._end(unit, outcome)
+        else:  # its job script may live on: that starts it now, or never
+            self._to_keep_from_starting.append(unit.label)
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
-        if outcome.cause is Cause.CANCELLED or self.submission.adopted:
+        was_preempted = state is not None and state.state == "PREEMPTED"
+        if self.submission.adopted or (outcome.cause is Cause.CANCELLED and not was_preempted):
             return False
         part = self.submission.parts[index]
         came_on = any(unit.label in self._started for unit in part)
@@ -327,7 +350,7 @@ class Tracker:
         # A job that was requeued may come to its end without what its first start had begun with.
         is_over = state is not None and state.state == "COMPLETED"
         is_lost = outcome.cause in (Cause.NODE_FAILURE, Cause.LOST) or verdicts.was_never_launched(words)
-        may_pass = is_over or is_lost
+        may_pass = is_over or is_lost or was_preempted
         return may_pass and self.submission.attempt < _MOST_ATTEMPTS
 
     def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:

@@ -42,6 +42,8 @@ _UNLIKE_OPTIONS = ("mem", "time", "gres", "gpus")
 """Where options are of units, or are weighed as a wish for GPUs."""
 OPTION_OF_LINE = {**{name: name for name in (*LIKE_OPTIONS, *_UNLIKE_OPTIONS)}, "mem-per-cpu": "mem"}
 """The option that sets what a `#SBATCH` line sets."""
+_GPUS = re.compile(r"([A-Za-z_][\w.-]*:)?\d+", re.ASCII)
+_GRES = re.compile(r"[A-Za-z_][^\s:]*(:[^\s:]+)*", re.ASCII)
 GPU_LINES = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 _UNDERSTOOD = {*_OWN, *OPTION_OF_LINE, *GPU_LINES, "clusters", "cpus-per-task"}
 """sbatch takes abbreviations of names too, but those of these would not be understood here."""
@@ -90,6 +92,18 @@ def seconds(time: str) -> int:
 
 def _time(text: str) -> str:
     seconds(text)
+    return text
+
+
+def _gpus(text: str) -> str:
+    if not all(_GPUS.fullmatch(part.strip()) for part in text.split(",")):
+        raise ValueError('must be a number of GPUs, which may follow a type, such as "1" or "a100:1"')
+    return text
+
+
+def _gres(text: str) -> str:
+    if not all(_GRES.fullmatch(part.strip()) for part in text.split(",")):
+        raise ValueError('must name resources, each with a number where it is not 1, such as "gpu:1"')
     return text
 
 
@@ -227,6 +241,10 @@ WholeNumber = Annotated[StrictPositiveInt, Field(le=1_000_000_000), BeforeValida
 """A whole number from 1 up; text that is one, too."""
 Time = Annotated[OneLine, AfterValidator(_time)]
 """A time as SLURM has it."""
+Gpus = Annotated[OneLine, AfterValidator(_gpus)]
+"""A number of GPUs, or numbers of several types."""
+Gres = Annotated[OneLine, AfterValidator(_gres)]
+"""Generic resources of a node."""
 Nodes = Annotated[WholeNumber, AfterValidator(_one_node)]
 """A number of nodes: 1."""
 Shebang = Annotated[OneLine, AfterValidator(_shebang)]

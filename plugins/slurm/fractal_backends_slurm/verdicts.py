@@ -16,15 +16,11 @@ WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
-"""All other states are ends."""
-UNENDED = WAITING | RUNNING
-
 FORGOTTEN = "FORGOTTEN"
 """Not SLURM's word: what a controller ended because it had been started again, and forgotten that it ran."""
 
 _TO_START = frozenset({"PENDING", "REQUEUED", "REQUEUE_FED"})
 """States of array tasks that have not been given a node, unless they are held."""
-_ENDED_FROM_OUTSIDE = frozenset(["CANCELLED", "REVOKED", "PREEMPTED", "TIMEOUT", "DEADLINE", "OUT_OF_MEMORY"])
 _SCRIPT_LOST = re.compile(r"JobLaunchFailure|RaisedSignal")
 """Reasons why a job failed that was started: its script was killed."""
 _NODE_LOST = frozenset({"NODE_FAIL", "BOOT_FAIL"})
@@ -39,6 +35,9 @@ _OF_STATE = {
     "BOOT_FAIL": Cause.NODE_FAILURE,
     FORGOTTEN: Cause.NODE_FAILURE,
 }
+_ENDED_FROM_OUTSIDE = _OF_STATE.keys() - _NODE_LOST - {FORGOTTEN}
+ENDS = _OF_STATE.keys() | {"COMPLETED", "FAILED", "LAUNCH_FAILED", "RECONFIG_FAIL"}
+"""A state that is not known is none."""
 _OF_SLURM = re.compile(r"^(?:slurm[^:\n]*|srun|\[[^]\n]*\] error): .*", re.MULTILINE)
 """A line of SLURM's own, among what worker_init or srun's command may have printed."""
 _POLLED = re.compile("exceeded memory limit", re.IGNORECASE)
@@ -153,7 +152,7 @@ def of_interrupted(note: Note, state: JobState | None, words: str, started_again
         return outcome if note.end is None else _measured(outcome, note.end)
     if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"SLURM ended its job on {note.host}.{_said(words)}")
-    if state is None or (state.state in UNENDED and not state.of_controller):  # see `of_unstarted`
+    if state is None or (state.state not in ENDS and not state.of_controller):  # see `of_unstarted`
         return Outcome(
             Cause.LOST, f"It was started on {note.host} by job {note.job}, which SLURM knows no more."
         )

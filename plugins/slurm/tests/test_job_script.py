@@ -203,13 +203,19 @@ def test_a_unit_starts_once(node: Node) -> None:
     assert all(note.job == "7" and _end(note).is_good for note in notes.values())
 
 
-def test_no_unit_begins_after_a_cancel(node: Node) -> None:
-    """SLURM may not know that the job runs."""
-    ran, cancelled = node.place / "ran", node.folder / CANCELLED_FILE
+@pytest.mark.parametrize("name", [CANCELLED_FILE, f"0_par_0000001.{CANCELLED_FILE}"])
+def test_no_unit_begins_after_a_cancel(node: Node, name: str) -> None:
+    """Of all, or of its own. SLURM may not know that the job runs."""
+    ran, cancelled = node.place / "ran", node.folder / name
     notes = node.run(f"touch {_q(cancelled)}", f"touch {_q(ran)}")
     assert _end(notes["0_par_0000000"]).is_good
     assert notes["0_par_0000001"].refused == "cancelled"
     assert not ran.exists()
+
+
+def test_aliases_of_worker_init_are_not_for_the_script(node: Node) -> None:
+    notes = node.run("exit 3", worker_init="alias echo='echo x' read=false mkdir='mkdir -p' exec=false")
+    assert _end(notes["0_par_0000000"]).exit_code == 3
 
 
 def test_an_array_task_that_is_started_again_while_a_unit_runs(plain_node: Node) -> None:

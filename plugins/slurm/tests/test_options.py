@@ -28,6 +28,13 @@ def test_times(time: Any, expected: int) -> None:
     assert SlurmOptions(time=time).time_s == expected
 
 
+def test_gpus_and_other_resources() -> None:
+    for gpus in ("1", "0", "a100:1", "a100:1,v100:2", 2):
+        assert SlurmOptions(gpus=gpus).gpus == str(gpus)
+    for gres in ("gpu:1", "gpu", "none", "gres:gpu:a100:2,lscratch:10G", "gpu:2(S:0)"):
+        assert SlurmOptions(gres=gres).gres == gres
+
+
 @pytest.mark.parametrize(
     "time", ["", "soon", "1:2:3:4", "1-", "-1", "0", "00:00:00", 0, 1.5, "1h", "²", "5\n"]
 )
@@ -43,6 +50,8 @@ def test_what_is_no_time(time: Any) -> None:
     ("name", "value"),
     [
         *[(name, "a\nb") for name in ("partition", "gres", "gpus", "constraint", "nodelist", "exclude")],
+        *[("gpus", value) for value in ("-1", "a100", "1.5", "2,", "a:b:1")],
+        *[("gres", value) for value in ("3", "gpu:", "gpu:1,", "gpu 1", ":1", "-1")],
         *[("qos", "\x1b[0m"), ("account", ""), ("account", True), ("partition", " "), ("nodes", 2)],
         *[
             ("cpus_per_task", 0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +31,7 @@ class Files:
         self.new, self.job = "", ""
         self.words: list[str] = []
         self.words_on_job = ""
+        self.written: list[str] = []
 
     def text(self, path: Path) -> str:
         if path.name == "7_0.out":
@@ -40,6 +41,9 @@ class Files:
     def receipts(self, *_: object) -> Iterable[tuple[str, bytes]]:
         new, self.new = self.new, ""
         return [(f"{self.job}_0.receipt", new.encode())] if new else []
+
+    def put(self, folder: Path, files: Mapping[str, bytes], units: object) -> None:
+        self.written += files
 
     def fetch(self, units: object) -> None:
         """All are here."""
@@ -263,7 +267,7 @@ def test_a_node_fails_before_a_unit_starts_and_its_job_is_started_again(pair: Pa
     pair.files.words = [CANCELLED.format(" DUE TO NODE FAILURE")]
     pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
     pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\n")
-    assert "a" not in pair.told("RUNNING") | pair.told("RUNNING")
+    assert "a" not in pair.told("RUNNING") | pair.told("RUNNING") | pair.told("RUNNING")
     assert [unit.label for unit in pair.tracker.retry] == ["a"]
 
 
@@ -355,11 +359,63 @@ def test_a_unit_was_killed_and_its_job_waits_for_another_start(pair: Pair) -> No
     assert eventually(lambda: not any(pair.told("COMPLETED")) and len(pair.tracker.retry) == 1, 10)
 
 
+def test_a_unit_is_killed_in_a_job_that_was_started_again_and_waits_once_more(pair: Pair) -> None:
+    pair.notes(BEGUN + "over n1\n")
+    assert [pair.told("PENDING"), pair.told("PENDING")] == [{}, {}]
+    pair.notes("begun n2 9\nbooted n2 2000\njob n2 \nstarted a n2 10\nended a 20 0 9 5 -1 0 0\n")
+    assert eventually(lambda: pair.told("PENDING").get("a", (None,))[0] is Cause.NODE_FAILURE, 10)
+
+
+def test_a_script_that_lives_on_starts_no_unit_that_is_submitted_again(pair: Pair) -> None:
+    """Its node failed, SLURM says. What it has started meanwhile is its own."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
+    assert eventually(lambda: pair.told("NODE_FAIL") != {} and pair.files.written != [], 10)
+    assert (pair.files.written, pair.tracker.retry) == (["b.cancelled"], [])
+    pair.notes("ended a 20 0 0 5 -1 0 0\nstarted b n1 20\nended b 30 0 0 5 -1 0 0\nover n1\n")
+    assert pair.told("NODE_FAIL")["b"][0] is Cause.DONE
+    assert pair.tracker.retry == []
+
+
+def test_a_unit_is_started_by_the_second_job_of_a_submission(pair: Pair) -> None:
+    """As its first answer was lost; that one is killed before it can write down its end."""
+    pair.notes("job n2 \nbooted n2 1000\nstarted a n2 9\n", job="8")
+    assert pair.tracker.submission.jobs == ["7", "8"]
+    pair.notes("job n1 \nbooted n1 1000\nrefused a 10 claimed\n")
+    names = dict.fromkeys("78", "fractal-token")
+    states = {"7": {0: JobState("RUNNING", nodes="n1")}, "8": {0: JobState("NODE_FAIL", nodes="n2")}}
+
+    def found() -> bool:
+        events = pair.tracker.look(Snapshot(time.monotonic(), names, states))
+        return verdicts(events).get("a", (None,))[0] is Cause.NODE_FAILURE
+
+    assert eventually(found, 10)
+
+
+@pytest.mark.parametrize("state", ["POWER_UP_NODE", "EXPEDITING", "A_NEW_ONE"])
+def test_a_state_that_is_not_known_is_no_end(pair: Pair, state: str) -> None:
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nended a 20 0 9 5 -1 0 0\n")
+    end = time.monotonic() + 3 * DEADLINE_S
+    while time.monotonic() < end:
+        assert pair.told(state) == {}
+    assert pair.told("CANCELLED")["a"][0] is Cause.CANCELLED
+
+
+def test_units_of_a_job_that_is_preempted(pair: Pair) -> None:
+    """What was not started is submitted again."""
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
+    told: dict[str, tuple[Cause, str]] = {}
+    assert eventually(lambda: told.update(pair.told("PREEMPTED")) or len(pair.tracker.retry) == 1, 10)
+    assert told["a"][0] is Cause.CANCELLED
+    assert "PREEMPTED" in told["a"][1]
+    assert [unit.label for unit in pair.tracker.retry] == ["b"]
+
+
 def test_a_job_that_is_over_is_held(pair: Pair) -> None:
-    """Where the controller has forgotten nothing, it is not waited for."""
+    """Where the controller has forgotten nothing, it is not waited for, but cancelled in the end."""
     pair.notes("begun n1 9\nover n1\n")
     told = pair.told("PENDING", reason="JobHeldAdmin") | pair.told("PENDING", reason="JobHeldAdmin")
     assert [cause for cause, _ in told.values()] == [Cause.LAUNCH_FAILED] * 2
+    assert pair.tracker.array_tasks.are_left
 
 
 @pytest.mark.parametrize(
@@ -475,5 +531,5 @@ def test_a_job_is_cancelled_before_a_unit_of_it_starts(pair: Pair) -> None:
 def test_a_node_fails_before_a_unit_starts(pair: Pair) -> None:
     pair.files.words = [CANCELLED.format(" DUE TO NODE FAILURE")]
     pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
-    assert [pair.told(state) for state in ("COMPLETING", "NODE_FAIL")] == [{}, {}]
+    assert [pair.told(state) for state in ("COMPLETING", "NODE_FAIL", "NODE_FAIL")] == [{}, {}, {}]
     assert "a" in [unit.label for unit in pair.tracker.retry]
