@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,12 +30,19 @@ def must_be_told_started(run: SlurmRun, *names: str) -> None:
     assert eventually(lambda: all(map(run.told_started, names)), 30), run.story()
 
 
-def crash_before_it_saves(lab: SlurmLab, since: float) -> None:
-    """Kill a controller that has saved its jobs once since then, at the submission."""
+def start_and_forget(
+    start_run: StartRun, lab: SlurmLab, units: Mapping[str, str], options: Mapping[str, Any], running: str
+) -> SlurmRun:
+    """A run whose controller is dead, and has saved its jobs only before these units started."""
+    lab.wait_until_saves_at_once()
+    since = time.time()
+    run = start_run(units, options)
+    must_be_told_started(run, *running)
     lab.crash_slurmctld()
     if (lab.folder / "state" / "job_state").stat().st_mtime > since + 5:
         lab.start_slurmctld()
         pytest.skip("this machine is too slow: slurmctld has saved, too, what became of the submission")
+    return run
 
 
 def submit_others(lab: SlurmLab, tasks: int, account: str = "root") -> str:
@@ -157,13 +165,9 @@ def test_the_controller_dies_right_after_a_submission_and_forgets_how_the_array_
     start_run: StartRun, slurm_lab: SlurmLab
 ) -> None:
     """Its jobs run; srun cannot start their other steps, and the new controller takes them for cancelled."""
-    names = [f"u{number}" for number in range(12)]
-    commands = {**dict.fromkeys(names, GATED), "bad": f"{GATED}; exit 3"}
-    slurm_lab.wait_until_saves_at_once()
-    since = time.time()
-    run = start_run(commands, {"tasks_per_job": 6, "parallel_tasks_per_job": 2})
-    must_be_told_started(run, "u0", "u1", "u6", "u7")
-    crash_before_it_saves(slurm_lab, since)
+    commands = {**dict.fromkeys("abcdefghijkl", GATED), "bad": f"{GATED}; exit 3"}
+    options = {"tasks_per_job": 6, "parallel_tasks_per_job": 2}
+    run = start_and_forget(start_run, slurm_lab, commands, options, "abgh")
     run.open("gate")
     slurm_lab.start_slurmctld()
     run.must_end(bad=Cause.TASK_ERROR)
@@ -175,11 +179,8 @@ def test_a_new_controller_starts_again_what_it_has_forgotten(
     start_run: StartRun, slurm_lab: SlurmLab
 ) -> None:
     """Or ends it, where the node refuses that. What ran has ended with that, and is not started once more."""
-    slurm_lab.wait_until_saves_at_once()
-    since = time.time()
-    run = start_run(dict.fromkeys("abcd", GATED), {"tasks_per_job": 2})
-    must_be_told_started(run, "a", "c")
-    crash_before_it_saves(slurm_lab, since)
+    options = {"tasks_per_job": 2}
+    run = start_and_forget(start_run, slurm_lab, dict.fromkeys("abcd", GATED), options, "ac")
     slurm_lab.start_slurmctld()
 
     def all_is_done_to_it() -> bool:
@@ -192,11 +193,8 @@ def test_a_new_controller_starts_again_what_it_has_forgotten(
 
 def test_a_new_controller_ends_what_it_has_forgotten(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """Of jobs with steps the nodes refuse a second start, and it ends them: nobody cancelled them."""
-    slurm_lab.wait_until_saves_at_once()
-    since = time.time()
-    run = start_run(dict.fromkeys("abcdefgh", GATED), {"tasks_per_job": 4, "parallel_tasks_per_job": 2})
-    must_be_told_started(run, *"abef")
-    crash_before_it_saves(slurm_lab, since)
+    options = {"tasks_per_job": 4, "parallel_tasks_per_job": 2}
+    run = start_and_forget(start_run, slurm_lab, dict.fromkeys("abcdefgh", GATED), options, "abef")
     slurm_lab.start_slurmctld()
     assert eventually(lambda: {*"abef"} <= run.outcomes.keys(), LONG_S), run.story()
     run.open("gate")
@@ -205,11 +203,8 @@ def test_a_new_controller_ends_what_it_has_forgotten(start_run: StartRun, slurm_
 
 def test_what_a_controller_would_start_again_is_cancelled(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """The job scripts are over by then, and not all of their units have ended."""
-    slurm_lab.wait_until_saves_at_once()
-    since = time.time()
-    run = start_run(dict.fromkeys("abcdef", GATED), {"tasks_per_job": 6, "parallel_tasks_per_job": 2})
-    must_be_told_started(run, *"ab")
-    crash_before_it_saves(slurm_lab, since)
+    options = {"tasks_per_job": 6, "parallel_tasks_per_job": 2}
+    run = start_and_forget(start_run, slurm_lab, dict.fromkeys("abcdef", GATED), options, "ab")
     run.open("gate")
     slurm_lab.start_slurmctld()
     for node in slurm_lab.nodes:
@@ -232,11 +227,8 @@ def test_what_a_controller_has_forgotten_is_ended_by_a_cancel(
     start_run: StartRun, slurm_lab: SlurmLab, ends: bool
 ) -> None:
     """It would take what runs for cancelled while it waited, and leave it on its node for long."""
-    slurm_lab.wait_until_saves_at_once()
-    since = time.time()
-    run = start_run(dict.fromkeys("abcdef", GATED), {"tasks_per_job": 2})
-    must_be_told_started(run, *"ace")
-    crash_before_it_saves(slurm_lab, since)
+    options = {"tasks_per_job": 2}
+    run = start_and_forget(start_run, slurm_lab, dict.fromkeys("abcdef", GATED), options, "ace")
     run.cancel()
     assert eventually(lambda: len(list(run.folder.glob("run/.slurm/*/cancelled"))) == 1, LONG_S), run.story()
     if ends:
