@@ -137,6 +137,7 @@ class Tracker:
     def give_up(self) -> Iterator[UnitEvent]:
         """After a cancel: what had ended by the last reading, or has ended well since, keeps its verdict; all
         else is cancelled."""
+        self._kept_from_starting.clear()  # nothing is submitted again
         yield from self._look_at_receipts()
         notes = self.submission.receipts.notes
         had_ended = {label for label in self._open if notes.get(label, _NOTHING).end is not None}
@@ -179,6 +180,9 @@ class Tracker:
             yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
 
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
+        if note.refused == "cancelled" and unit.label in self._kept_from_starting:
+            self._try_again(unit)
+            return
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
             others = self._notes_of(reversed(self._left[index].values()))  # the last ones tell it soonest
@@ -334,10 +338,13 @@ class Tracker:
         if not self._may_try_again(outcome, state, index, words):
             self._end(unit, outcome)
         elif unit.label in self._kept_from_starting:
-            self._close(unit)
-            self.retry.append(unit)
+            self._try_again(unit)
         else:  # its job script may live on: that starts it now, or never
             self._to_keep_from_starting.append(unit.label)
+
+    def _try_again(self, unit: Unit) -> None:
+        self._close(unit)
+        self.retry.append(unit)
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
         was_preempted = state is not None and state.state == "PREEMPTED"

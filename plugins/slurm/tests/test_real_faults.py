@@ -85,6 +85,15 @@ def test_a_node_is_lost_and_its_units_live_on(start_run: StartRun, slurm_lab: Sl
     assert eventually(lambda: slurm_lab.leftovers() == [], LONG_S), slurm_lab.leftovers()
 
 
+def test_a_node_is_lost_and_its_job_script_would_go_on(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """What it has not started is submitted again, or its own; not both."""
+    run = start_run({"a": GATED, "b": "exit 0", "bad": "exit 3"}, {"tasks_per_job": 3})
+    slurm_lab.kill_slurmd(run.place_of("a")[0])
+    assert eventually(lambda: "a" in run.outcomes, LONG_S), run.story()
+    run.open("gate")
+    run.must_end(a=Cause.NODE_FAILURE, bad=Cause.TASK_ERROR)
+
+
 LOSES_SCRIPTS = """#!/bin/sh
 mkdir {place}/lost-1 || mkdir {place}/lost-2 || exit 0
 rm -f {spool}/job*/slurm_script

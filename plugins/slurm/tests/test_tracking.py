@@ -376,6 +376,20 @@ def test_a_script_that_lives_on_starts_no_unit_that_is_submitted_again(pair: Pai
     assert pair.tracker.retry == []
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_script_that_lives_on_comes_to_a_unit_that_is_to_be_submitted_again(
+    pair: Pair, is_cancelled: bool
+) -> None:
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
+    assert eventually(lambda: pair.told("NODE_FAIL") != {} and pair.files.written != [], 10)
+    pair.notes("ended a 20 0 0 5 -1 0 0\nrefused b 20 cancelled\nover n1\n")
+    if is_cancelled:
+        assert verdicts(pair.tracker.give_up())["b"][0] is Cause.CANCELLED
+    else:
+        assert pair.told("NODE_FAIL") == {}
+    assert [unit.label for unit in pair.tracker.retry] == ([] if is_cancelled else ["b"])
+
+
 def test_a_unit_is_started_by_the_second_job_of_a_submission(pair: Pair) -> None:
     """As its first answer was lost; that one is killed before it can write down its end."""
     pair.notes("job n2 \nbooted n2 1000\nstarted a n2 9\n", job="8")
