@@ -20,7 +20,7 @@ _CLOCKS_S = 2.0
 
 @dataclass
 class KnownEnd:
-    """Of a start of an array task."""
+    """What is known of a start of an array task that came to its end."""
 
     since: float
     """When that was noticed, on the monotonic clock."""
@@ -113,8 +113,8 @@ class ArrayTasks:
     def forgotten(self, snapshot: Snapshot) -> Iterator[str]:
         """Those that run, as far as receipts tell, but not to the scheduler in this answer."""
         for job, index, node in self._receipts.running():
-            end = self._known_ends.get((job, index), KnownEnd(0.0, None))
-            state = snapshot.of(job, self._submission.name).get(index, end.state)
+            end = self._known_ends.get((job, index))
+            state = snapshot.of(job, self._submission.name).get(index) or (end.state if end else None)
             is_known = state is not None and node in expand(state.nodes)
             if not is_known and (index in self._submission.parts or not self._submission.adopted):
                 yield f"{job}_{index} on {node}"
@@ -142,7 +142,9 @@ class ArrayTasks:
         if state.state != "CANCELLED" or not (state.of_controller and state.nodes) or state.cancelled_by:
             return False  # those were cancelled while they waited, or by a user
         begun_at = self._receipts.begun_at(job, index)
-        if begun_at is not None and state.started_at is not None:
+        if self._receipts.began_beside_another(job, index):
+            is_odd = True
+        elif begun_at is not None and state.started_at is not None:
             is_odd = state.started_at > begun_at + _CLOCKS_S
         else:  # a script that was ended has a signal
             is_odd = not self._receipts.has_begun(job, index) and not state.signal

@@ -63,32 +63,31 @@ class SlurmExecutor(UnitExecutor):
         self._waiting: list[Submission] = []
         self._trackers: list[Tracker] = []
         self._past: list[Tracker] = []
-        self._interval_s = _SLOW_S
+        self._options = SlurmOptions()
         self._pause_s = 0.0
         self._records = Records(scheduler)
 
     def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
         """See `UnitExecutor.run`."""
-        options = cast(SlurmOptions, options)
-        self._interval_s = options.poll_interval
+        self._options = cast(SlurmOptions, options)
         fresh = [unit for unit in units if unit.handle is None]
-        yield from self._adopt([unit for unit in units if unit.handle is not None], options)
-        yield from self._plan(fresh, options)
+        yield from self._adopt([unit for unit in units if unit.handle is not None])
+        yield from self._plan(fresh)
         while self._waiting or self._trackers:
             self._cancelled.wait(self._pause_s)
             with self._lock:
-                events = [] if self._cancelled.is_set() else list(self._step(options))
+                events = [] if self._cancelled.is_set() else list(self._step())
             yield from events
             if self._cancelled.is_set():
                 yield from self._end_cancelled()
                 return
 
-    def _plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> Iterator[UnitEvent]:
+    def _plan(self, units: Sequence[Unit], attempt: int = 1) -> Iterator[UnitEvent]:
         """Lay out submissions; they are made in the next step."""
         if not units:
             return
         try:
-            planned = self._laid_out(units, options, attempt)
+            planned = self._laid_out(units, attempt)
         except (InvalidInputError, SchedulerError, PlaceError) as error:
             is_cancelled = self._stopping.is_set()
             yield from _ended(units, Cause.CANCELLED if is_cancelled else Cause.LAUNCH_FAILED, str(error))
@@ -97,23 +96,23 @@ class SlurmExecutor(UnitExecutor):
         for submission in planned:
             yield from _queued(submission, "to be submitted")
 
-    def _laid_out(self, units: Sequence[Unit], options: SlurmOptions, attempt: int) -> list[Submission]:
+    def _laid_out(self, units: Sequence[Unit], attempt: int) -> list[Submission]:
         tries = 0
         while True:
             try:
-                return self._submitter.plan(units, options, attempt)
+                return self._submitter.plan(units, self._options, attempt)
             except SchedulerError as error:
                 self._logger.warning("The limits of the site are not known yet: %s", error)
                 if not error.may_pass or self._stopping.wait(pause_after(tries)):
                     raise
             tries += 1
 
-    def _step(self, options: SlurmOptions) -> Iterator[UnitEvent]:
+    def _step(self) -> Iterator[UnitEvent]:
         for submission in list(self._waiting):
             if time.monotonic() >= submission.try_at:
                 go_on = self._find if submission.adopted else self._submit
-                yield from go_on(submission, options)
-        snapshot = self._queue.look(options.poll_interval)
+                yield from go_on(submission)
+        snapshot = self._queue.look(self._options.poll_interval)
         begun, used = time.monotonic(), time.thread_time()
         for tracker in list(self._trackers):
             tracker.read()
@@ -124,13 +123,13 @@ class SlurmExecutor(UnitExecutor):
             if retry:
                 attempt = tracker.submission.attempt + 1
                 self._logger.warning("%d units were never started and are submitted again", len(retry))
-                yield from self._plan(retry, options, attempt)
+                yield from self._plan(retry, attempt)
             if tracker.is_over:
                 self._leave(tracker)
         spent, used = time.monotonic() - begun, time.thread_time() - used
         self._pause_s = min(_SLOW_S, max(_QUICK_S, spent, _SHARE * used))
 
-    def _submit(self, submission: Submission, options: SlurmOptions) -> Iterator[UnitEvent]:
+    def _submit(self, submission: Submission) -> Iterator[UnitEvent]:
         try:
             self._submitter.submit(submission, self._stopping)
         except SchedulerError as error:
@@ -140,7 +139,7 @@ class SlurmExecutor(UnitExecutor):
             told = [submission]
             if error.lacks_room and not self._trackers:  # no end of our own jobs will make room
                 place = self._waiting.index(submission)
-                self._waiting[place : place + 1] = told = self._submitter.split(submission, options)
+                self._waiting[place : place + 1] = told = self._submitter.split(submission, self._options)
             if error.lacks_room:  # nor is there any for the others
                 told += [other for other in self._waiting if not other.try_at and other not in told]
                 for other in self._waiting:
@@ -152,7 +151,7 @@ class SlurmExecutor(UnitExecutor):
             yield from self._refused(submission, error)
             return
         self._waiting.remove(submission)
-        self._follow(submission, options)
+        self._follow(submission)
         yield from _queued(submission)
 
     def _refused(self, submission: Submission, error: Exception) -> Iterator[UnitEvent]:
@@ -160,8 +159,8 @@ class SlurmExecutor(UnitExecutor):
         self._place.remove(submission.folder)
         yield from _ended(submission.units, Cause.LAUNCH_FAILED, str(error))
 
-    def _follow(self, submission: Submission, options: SlurmOptions) -> None:
-        tracker = Tracker(submission, self._place, options, self._records)
+    def _follow(self, submission: Submission) -> None:
+        tracker = Tracker(submission, self._place, self._options, self._records)
         self._trackers.append(tracker)
         self._watch(tracker)
 
@@ -181,7 +180,7 @@ class SlurmExecutor(UnitExecutor):
             submission.try_at = min(submission.try_at, time.monotonic() + _SLOW_S)
         self._queue.forget(tracker.watched)
 
-    def _adopt(self, units: Sequence[Unit], options: SlurmOptions) -> Iterator[UnitEvent]:
+    def _adopt(self, units: Sequence[Unit]) -> Iterator[UnitEvent]:
         found = adopted(units)
         for unit, outcome in found.lost:
             yield UnitEvent(unit, UnitState.ENDED, outcome)
@@ -189,12 +188,12 @@ class SlurmExecutor(UnitExecutor):
             if submission.job is None:
                 self._waiting.append(submission)
             else:
-                self._follow(submission, options)
+                self._follow(submission)
             yield from _queued(submission, "adopted")
 
-    def _find(self, submission: Submission, options: SlurmOptions) -> Iterator[UnitEvent]:
+    def _find(self, submission: Submission) -> Iterator[UnitEvent]:
         """Look for the job of an earlier runner that did not get the answer of sbatch."""
-        is_late = time.monotonic() > submission.since + options.receipt_deadline
+        is_late = time.monotonic() > submission.since + self._options.receipt_deadline
         try:
             find_job(submission, self._scheduler, self._place)
             if submission.job is None and is_late:
@@ -204,7 +203,7 @@ class SlurmExecutor(UnitExecutor):
             is_late = False
         if submission.job is not None:
             self._waiting.remove(submission)
-            self._follow(submission, options)
+            self._follow(submission)
             yield from _queued(submission, "adopted")
         elif is_late:
             self._waiting.remove(submission)
@@ -272,9 +271,9 @@ class SlurmExecutor(UnitExecutor):
         self._waiting.clear()
 
     def _wait_for_last_lines(self) -> None:
-        """Job scripts whose units have ended are about to end too."""
+        """Job scripts whose units have ended are about to end too, unless they were cancelled."""
         end = time.monotonic() + _OVER_S
-        while time.monotonic() < end and not self._trackers:
+        while time.monotonic() < end and not self._trackers and not self._gone.is_set():
             left = [tracker for tracker in self._past if tracker.array_tasks.are_left]
             if not left:
                 return
@@ -285,20 +284,21 @@ class SlurmExecutor(UnitExecutor):
     def _end_jobs(self) -> None:
         """Cancel what is left, and wait until the queue shows that it is gone."""
         pause_s, warn_at = _QUICK_S, time.monotonic() + _FIRST_WARNING_S
+        kept: set[Tracker] = set()
         while True:
             try:
-                self._submitter.find_lost(self._waiting)
+                self._follow_lost()
                 # Where units have not ended, jobs may start again that are over.
                 followed = [*self._trackers, *(past for past in self._past if past.array_tasks.are_left)]
-                submissions = [*(tracker.submission for tracker in followed), *self._waiting]
-                left = [submission for submission in submissions if submission.job]
-                if not left:
+                if not followed:
                     return
-                targets = [target for submission in left for target in submission.targets]
-                for tracker in followed:
+                for tracker in set(followed) - kept:
                     tracker.keep_from_starting()
+                kept.update(followed)
                 if self._records.is_new:
                     raise SchedulerError(_IS_NEW, may_pass=True)
+                left = [tracker.submission for tracker in followed]
+                targets = [target for submission in left for target in submission.targets]
                 self._scheduler.cancel(targets, user=self._place.user)
                 if snapshot := self._confirmed_end_of(left):
                     self._tell_forgotten(followed, snapshot)
@@ -309,6 +309,13 @@ class SlurmExecutor(UnitExecutor):
                     self._logger.warning("Cannot say yet that all jobs have ended: %s", error)
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)
+
+    def _follow_lost(self) -> None:
+        """Follow what was submitted without an answer. Raises SchedulerError."""
+        self._submitter.find_lost(self._waiting)
+        for submission in [submission for submission in self._waiting if submission.job]:
+            self._waiting.remove(submission)
+            self._follow(submission)
 
     def _tell_forgotten(self, trackers: Sequence[Tracker], snapshot: Snapshot) -> None:
         left = [task for tracker in trackers for task in tracker.array_tasks.forgotten(snapshot)]
@@ -324,7 +331,7 @@ class SlurmExecutor(UnitExecutor):
         self._queue.watch(names)
         try:
             while time.monotonic() < end:
-                snapshot = self._queue.look(min(self._interval_s, _SLOW_S))
+                snapshot = self._queue.look(min(self._options.poll_interval, _SLOW_S))
                 if snapshot.asked_at > asked_since and names.keys() <= snapshot.names.keys():
                     if not any(_is_left(snapshot, submission) for submission in submissions):
                         return snapshot

@@ -44,9 +44,17 @@ class Records:
     @property
     def is_new(self) -> bool:
         """Whether the controller was started again a moment ago: what its nodes run that it has forgotten, it
-        ends as they register, but not where that was cancelled just before."""
-        now = self._controller()
-        return now is not None and now != self._started_at and 0 <= time.time() - now < _REGISTERED_S
+        ends as they register, but not where that was cancelled just before.
+
+        Raises SchedulerError where it does not answer now.
+        """
+        try:
+            now = self._scheduler.started_at()
+        except SchedulerError as error:
+            if error.may_pass:
+                raise
+            return False
+        return now != self._started_at and abs(time.time() - now) < _REGISTERED_S
 
     def _controller(self) -> float | None:
         try:

@@ -263,10 +263,10 @@ class Scheduler:
             (here if is_here else away).add(kind)
         return here, away
 
-    def started_at(self) -> float | None:
-        """When the controller was started, in seconds since the epoch, by its own clock; None where it does
-        not tell. Raises SchedulerError."""
-        return _point(self._config().get("BOOT_TIME", ""))
+    def started_at(self) -> float:
+        """When the controller was started, in seconds since the epoch, by its own clock; 0 where it does not
+        tell. Raises SchedulerError."""
+        return _point(self._config().get("BOOT_TIME", "")) or 0.0
 
     def _config(self) -> dict[str, str]:
         config = self._run([self._path("scontrol"), "show", "config"])

@@ -77,7 +77,8 @@ class JobScript:
             '    echo "booted $fb_host $(($(date +%s) - ${fb_now%.*}))"',
             "}",
             *self._before_units(),
-            "unset IFS; unalias -a; set +aefuvxC",  # whatever the lines above made of them
+            r"\unalias -a",
+            "unset IFS; set +aefuvxC",  # whatever the lines above made of them
             *places,
             f"fb_units_each={self.units_each} fb_at_once={self.at_once} fb_cpus={self.cpus}"
             f" fb_memory={self.memory_mb or ''} fb_overlap={'--overlap' if self.shares_gpus else ''}",

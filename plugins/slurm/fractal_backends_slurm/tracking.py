@@ -73,7 +73,7 @@ class Tracker:
         self._suspects: dict[str, _Suspect] = {}
         self._to_keep_from_starting: list[str] = []
         self._kept_from_starting: set[str] = set()
-        """Units that were not started, by label."""
+        """Units that are not to start any more, by label."""
         self._endings = Endings(place, options.receipt_deadline)
         self._words = Words(submission, place)
         self._reasons: dict[int, tuple[str, float]] = {}
@@ -125,12 +125,15 @@ class Tracker:
             self._to_keep_from_starting = []
 
     def keep_from_starting(self, labels: Sequence[str] | None = None) -> None:
-        """None of these units begins from here on, whatever becomes of its job; by default all."""
+        """None of these units begins from here on, whatever becomes of its job; by default all.
+
+        Where the file that says so cannot be written, the job script can hardly note a start either.
+        """
         submission = self.submission
         if labels is None and submission.adopted:
             labels = list(self._open)
         names = [CANCELLED_FILE] if labels is None else [f"{label}.{CANCELLED_FILE}" for label in labels]
-        with suppress(PlaceError):  # where nothing can be written, none begins anyway
+        with suppress(PlaceError, OSError):
             self._place.put(submission.folder, dict.fromkeys(names, b""), [])
         self._kept_from_starting.update(labels or ())
 
@@ -253,7 +256,7 @@ class Tracker:
         is_over, snapshot = self.array_tasks.is_over(job, index), self.array_tasks.snapshot
         if is_over and (note.started_at is not None or note.refused != "claimed"):
             is_newer = job in snapshot.names and snapshot.asked_at > end.since
-            is_ending = state is not None and state.state in verdicts.RUNNING
+            is_ending = state is not None and verdicts.may_run(state)
             return waited >= patience or (is_newer and not is_ending)
         if state is not None and verdicts.was_ended_from_outside(state):
             has_no_node = not state.nodes  # it was ended while it waited, unless its controller is wrong

@@ -42,7 +42,7 @@ _UNLIKE_OPTIONS = ("mem", "time", "gres", "gpus")
 """Where options are of units, or are weighed as a wish for GPUs."""
 OPTION_OF_LINE = {**{name: name for name in (*LIKE_OPTIONS, *_UNLIKE_OPTIONS)}, "mem-per-cpu": "mem"}
 """The option that sets what a `#SBATCH` line sets."""
-_GPUS = re.compile(r"([A-Za-z_][\w.-]*:)?\d+", re.ASCII)
+_GPUS = re.compile(r"([^\s:,]+:)?\d+", re.ASCII)
 _GRES = re.compile(r"[A-Za-z_][^\s:]*(:[^\s:]+)*", re.ASCII)
 GPU_LINES = ("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket")
 _UNDERSTOOD = {*_OWN, *OPTION_OF_LINE, *GPU_LINES, "clusters", "cpus-per-task"}

@@ -76,6 +76,11 @@ def was_ended_from_outside(state: JobState) -> bool:
     return is_lost or state.state in _ENDED_FROM_OUTSIDE
 
 
+def may_run(state: JobState) -> bool:
+    """Whether an array task has a node, as far as is known: states that are not known count."""
+    return state.state not in ENDS | WAITING
+
+
 def of_end(note: Note, end: End, limit_s: int | None, *, is_last: bool) -> Outcome | None:
     """The verdict on a command that ended; None where it takes the scheduler's word (`of_end_and_state`).
 
@@ -176,7 +181,7 @@ def of_unstarted(note: Note, state: JobState | None, words: str) -> Outcome:
     """The verdict on a unit that its array task did not come to, or could not start."""
     if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"It was not started: SLURM ended its job.{_said(words)}")
-    if state is None or state.state in RUNNING:  # accounting may think so for ever
+    if state is None or may_run(state):  # accounting may think so for ever
         return Outcome(Cause.LOST, "SLURM knows nothing of its job any more, which did not start it.")
     # Nobody but SLURM itself cancels for this reason.
     in_vain = state.reason == "DependencyNeverSatisfied"
@@ -207,7 +212,7 @@ def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
         why = f": {note.said}" if note.said else ""
         return Outcome(Cause.LAUNCH_FAILED, f"Cannot write the log {log_file} on {note.host}{why}.")
     if note.refused == "cancelled":
-        return Outcome(Cause.CANCELLED, "Its run was cancelled before it was started.")
+        return Outcome(Cause.CANCELLED, "The run that submitted it gave it up before it was started.")
     return None
 
 

@@ -29,7 +29,7 @@ def test_times(time: Any, expected: int) -> None:
 
 
 def test_gpus_and_other_resources() -> None:
-    for gpus in ("1", "0", "a100:1", "a100:1,v100:2", 2):
+    for gpus in ("1", "0", "a100:1", "2080ti:1,1g.5gb:2", 2):
         assert SlurmOptions(gpus=gpus).gpus == str(gpus)
     for gres in ("gpu:1", "gpu", "none", "gres:gpu:a100:2,lscratch:10G", "gpu:2(S:0)"):
         assert SlurmOptions(gres=gres).gres == gres

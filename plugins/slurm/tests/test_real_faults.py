@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -231,9 +231,9 @@ def test_what_a_controller_would_start_again_is_cancelled(start_run: StartRun, s
     assert {name: run.causes[name] for name in "abc"} == {"a": "done", "b": "done", "c": "cancelled"}
 
 
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize(("ends", "was_asked"), [(True, False), (False, True)])
 def test_what_a_controller_has_forgotten_is_ended_by_a_cancel(
-    start_run: StartRun, slurm_lab: SlurmLab, ends: bool
+    start_run: StartRun, slurm_lab: SlurmLab, ends: bool, was_asked: bool
 ) -> None:
     """It would take what runs for cancelled while it waited, and leave it on its node for long."""
     options = {"tasks_per_job": 2}
@@ -242,6 +242,9 @@ def test_what_a_controller_has_forgotten_is_ended_by_a_cancel(
     assert eventually(lambda: len(list(run.folder.glob("run/.slurm/*/cancelled"))) == 1, LONG_S), run.story()
     if ends:
         run.open("gate")
+    if was_asked:  # and SLURM's commands, which try for long, have given up
+        asked = len(slurm_lab.calls("scontrol"))
+        assert eventually(lambda: len(slurm_lab.calls("scontrol")) > asked, LONG_S), run.story()
     slurm_lab.start_slurmctld()
     run.wait(120)
     assert (slurm_lab.jobs(), slurm_lab.leftovers()) == ({}, [])
@@ -280,21 +283,55 @@ def test_limits_of_the_site_are_waited_for(start_run: StartRun, slurm_lab: Slurm
         run.must_end()
 
 
+@pytest.fixture
+def stand_in(slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts lines of shell in the place of one of SLURM's commands, which is then "$real"."""
+    folder = place / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(command: str, lines: str) -> None:
+        (folder / command).write_text(f"#!/bin/sh\nreal={slurm_lab.folder}/bin/{command}\n{lines}\n")
+        (folder / command).chmod(0o755)
+
+    return make
+
+
+LOSES_ANSWERS = """"$real" "$@" >/dev/null
+echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+exit 1
+"""
+
+
 def test_the_answer_to_a_submission_is_lost(
-    start_run: StartRun, slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch
+    start_run: StartRun, slurm_lab: SlurmLab, stand_in: Callable[[str, str], None]
 ) -> None:
-    fake = place / "bin" / "sbatch"
-    fake.parent.mkdir()
-    message = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
-    fake.write_text(
-        f'#!/bin/sh\n{slurm_lab.folder}/bin/sbatch "$@" >/dev/null\necho "{message}" >&2\nexit 1\n'
-    )
-    fake.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
+    stand_in("sbatch", LOSES_ANSWERS)
     run = start_run({"a": "exit 0", "b": "exit 3"})
     run.must_end(b=Cause.TASK_ERROR)
     submissions = [words for words in slurm_lab.calls("sbatch") if "--test-only" not in words]
     assert len(submissions) == 1, slurm_lab.calls()
+
+
+def test_a_run_is_cancelled_whose_job_is_not_known_yet(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
+) -> None:
+    """What has ended by the time that it is found keeps its verdict."""
+    stand_in("sbatch", LOSES_ANSWERS)
+    silent = f"until [ -e '{place}/found' ]; do sleep 0.05; done"
+    stand_in("squeue", f'case " $*" in *" --name"*) {silent} ;; esac\nexec "$real" "$@"')
+    run = start_run({"a": "exit 0", "b": GATED}, ONE_EACH)
+    run.place_of("b")
+
+    def has_ended() -> bool:
+        return any("ended" in path.read_text() for path in run.folder.glob("run/.slurm/*/*.receipt"))
+
+    assert eventually(has_ended, LONG_S), run.story()
+    run.cancel()
+    (place / "found").touch()
+    run.wait()
+    assert run.causes == {"a": "done", "b": "cancelled"}
+    assert (slurm_lab.jobs(), slurm_lab.leftovers()) == ({}, [])
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)

@@ -307,6 +307,10 @@ BEGUN = "begun n1 9\nbooted n1 1000\njob n1 \n"
 """The controller of this node's cluster may believe that it started later than at 1009 s."""
 
 
+AGAIN = "begun n1/9 24\nbooted n1/9 1000\njob n1/9 \n"
+"""A second start on a node where the first one has not come to its end."""
+
+
 def until_all_is_known(pair: Pair, **details: Any) -> tuple[dict[str, tuple[Cause, str]], list[str]]:
     """The verdicts once SLURM says CANCELLED, and what is submitted again."""
     told: dict[str, tuple[Cause, str]] = {}
@@ -464,6 +468,8 @@ def test_a_job_that_runs_is_cancelled(
         ("begun n1 9\nbooted n1 1000\n", {"signal": 15, "started_at": 1020.0}, True),
         ("begun n1 9\nbooted n1 1000\nover n1\n", {"signal": 15, "started_at": 1008.0}, False),
         (BEGUN + "begun n2 9\nbooted n2 1015\n", {"signal": 15, "started_at": 1024.0}, False),
+        (BEGUN + "over n1\n" + AGAIN, {"signal": 15, "started_at": 1024.0}, False),
+        (BEGUN + AGAIN, {"signal": 15, "started_at": 1024.0}, True),
     ],
 )
 def test_a_job_is_cancelled_before_its_units_start(

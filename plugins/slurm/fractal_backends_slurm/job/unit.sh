@@ -13,10 +13,10 @@ fb_refuse() {
     { true >|"$fb_receipt.$fb_start"; } 2>/dev/null # ":" would end a shell that cannot
     exit 0
 }
-# SLURM may know nothing of this job, or not reach it, when it is cancelled or its unit is submitted again.
-if [ -e "$fb_folder/cancelled" ] || [ -e "$fb_folder/$fb_label.cancelled" ]; then fb_refuse cancelled; fi
 # The log is the claim: made by one job only, so that a unit starts at most once, whatever the scheduler does.
 if [ -e "$fb_stem.log" ] || [ -L "$fb_stem.log" ]; then fb_refuse claimed; fi
+# SLURM may know nothing of this job, or not reach it, when it is cancelled or its unit is submitted again.
+if [ -e "$fb_folder/cancelled" ] || [ -e "$fb_folder/$fb_label.cancelled" ]; then fb_refuse cancelled; fi
 umask 077
 set -C
 { true >"$fb_stem.log"; } 2>/dev/null || {
