@@ -183,7 +183,7 @@ class Tracker:
             yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
 
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
-        if note.refused == "cancelled" and unit.label in self._kept_from_starting:
+        if unit.label in self._kept_from_starting and verdicts.was_given_up(note):
             self._try_again(unit)
             return
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)

@@ -203,6 +203,11 @@ def was_never_launched(words: str) -> bool:
     return _says(_LOST_SCRIPT, words)
 
 
+def was_given_up(note: Note) -> bool:
+    """Whether a job script did not start a unit because it was told not to, nor had started it before."""
+    return note.refused == "cancelled" and note.started_at is None
+
+
 def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
     """The verdict on a unit that was not started because of itself, or of its run."""
     if note.refused == "command":
@@ -211,7 +216,7 @@ def of_refusal(note: Note, command: str, log_file: str) -> Outcome | None:
     if note.refused == "log":
         why = f": {note.said}" if note.said else ""
         return Outcome(Cause.LAUNCH_FAILED, f"Cannot write the log {log_file} on {note.host}{why}.")
-    if note.refused == "cancelled":
+    if was_given_up(note):
         return Outcome(Cause.CANCELLED, "The run that submitted it gave it up before it was started.")
     return None
 

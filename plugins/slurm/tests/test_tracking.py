@@ -394,6 +394,14 @@ def test_a_script_that_lives_on_comes_to_a_unit_that_is_to_be_submitted_again(
     assert [unit.label for unit in pair.tracker.retry] == ([] if is_cancelled else ["b"])
 
 
+def test_a_unit_runs_that_another_start_was_told_not_to_start(pair: Pair) -> None:
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
+    pair.notes("job n2 \nbooted n2 1000\nrefused a 20 cancelled\n")
+    assert pair.told("RUNNING") == {}
+    pair.notes("ended a 30 0 0 5 -1 0 0\n")
+    assert pair.told("RUNNING")["a"][0] is Cause.DONE
+
+
 def test_a_unit_is_started_by_the_second_job_of_a_submission(pair: Pair) -> None:
     """As its first answer was lost; that one is killed before it can write down its end."""
     pair.notes("job n2 \nbooted n2 1000\nstarted a n2 9\n", job="8")
