@@ -119,16 +119,29 @@ class ArrayTasks:
             if not is_known and (index in self._submission.parts or not self._submission.adopted):
                 yield f"{job}_{index} on {node}"
 
+    def may_live_on(self, index: int, state: JobState | None) -> bool:
+        """Whether a job script of an array task may go on although the scheduler says how it ended."""
+        jobs, receipts = self._submission.jobs, self._receipts
+        if all(receipts.is_over(job, index) or not receipts.has_begun(job, index) for job in jobs):
+            return False
+        is_lost = state is None or verdicts.was_lost_with_its_node(state)
+        return is_lost or self._records.may_be_forgotten(self.snapshot.asked_at)
+
     def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
         """A state with all that is on record, where it is worth asking for. `waited`: when last seen."""
         if state is not None and state.state == "COMPLETED":
             return state
         found = self._records.of(job, self._submission.name).get(index)
-        if found is None and state is None and waited and not self._receipts.has_begun(job, index):
+        if found is None and state is None and waited:
             # Of an array task that waited, and was cancelled before its first start, nothing is left.
             is_known = self.snapshot.knows(job, self._submission.name)
             is_gone = is_known or not self._records.may_be_forgotten(self.snapshot.asked_at)
-            return JobState("CANCELLED") if is_gone else None
+            # Where it has begun, the controller may only have forgotten that.
+            return (
+                JobState("CANCELLED")
+                if is_known or (is_gone and not self._receipts.has_begun(job, index))
+                else None
+            )
         if found is not None:
             state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
         if state is not None and self._was_forgotten(state, job, index):
@@ -139,13 +152,16 @@ class ArrayTasks:
         """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
         that it ran: it starts it anew, and what its node says to that makes it end it.
         """
-        if state.state != "CANCELLED" or not (state.of_controller and state.nodes) or state.cancelled_by:
-            return False  # those were cancelled while they waited, or by a user
+        if state.state not in ("CANCELLED", "FAILED") or not state.of_controller:
+            return False
+        if not state.nodes or state.cancelled_by:
+            return False  # it was cancelled while it waited, or by a user
         begun_at = self._receipts.begun_at(job, index)
         if self._receipts.began_beside_another(job, index):
             is_odd = True
         elif begun_at is not None and state.started_at is not None:
             is_odd = state.started_at > begun_at + _CLOCKS_S
         else:  # a script that was ended has a signal
-            is_odd = not self._receipts.has_begun(job, index) and not state.signal
+            is_cancelled = state.state == "CANCELLED" and not state.signal
+            is_odd = is_cancelled and not self._receipts.has_begun(job, index)
         return is_odd and self._records.may_be_forgotten(self.snapshot.asked_at)

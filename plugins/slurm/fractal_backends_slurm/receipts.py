@@ -192,10 +192,9 @@ class Receipts:
         return found.booted[host] + uptime if host in found.booted else None
 
     def began_beside_another(self, job: str, index: int) -> bool:
-        """Whether an array task was last started on a node where an earlier start had not come to its end."""
+        """Whether an array task was started while an earlier start of it had not come to its end."""
         found = self.jobs.get((job, index), _Job())
-        earlier = {start for host, start in found.start_on.items() if _node(host) == found.host}
-        return bool(earlier - found.over - {found.starts})
+        return not found.over.issuperset(range(1, found.starts))
 
     def limit_of(self, job: str, index: int) -> int | None:
         """How long each unit of an array task may run, in seconds."""

@@ -338,12 +338,13 @@ class Tracker:
     def _end_unstarted(
         self, unit: Unit, outcome: Outcome, state: JobState | None, index: int, words: str
     ) -> None:
-        if not self._may_try_again(outcome, state, index, words):
-            self._end(unit, outcome)
-        elif unit.label in self._kept_from_starting:
+        is_kept = unit.label in self._kept_from_starting
+        if not is_kept and self.array_tasks.may_live_on(index, state):
+            self._to_keep_from_starting.append(unit.label)  # it starts now, or never
+        elif self._may_try_again(outcome, state, index, words):
             self._try_again(unit)
-        else:  # its job script may live on: that starts it now, or never
-            self._to_keep_from_starting.append(unit.label)
+        else:
+            self._end(unit, outcome)
 
     def _try_again(self, unit: Unit) -> None:
         self._close(unit)

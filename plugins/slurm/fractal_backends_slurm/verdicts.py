@@ -70,6 +70,11 @@ def can_never_start(state: JobState) -> bool:
     return state.state == "PENDING" and _NEVER.search(state.reason) is not None
 
 
+def was_lost_with_its_node(state: JobState) -> bool:
+    """Whether SLURM could not see to it that the job came to its end."""
+    return state.state in _NODE_LOST or state.state == FORGOTTEN
+
+
 def was_ended_from_outside(state: JobState) -> bool:
     """Whether the script of a job that had begun did not come to its own end."""
     is_lost = state.state == "FAILED" and _SCRIPT_LOST.match(state.reason) is not None
@@ -259,10 +264,13 @@ def _story(state: JobState, note: Note | None) -> str:
     where = f" on {note.host}" if note else ""
     if state.state == FORGOTTEN:
         return f"SLURM's controller was started again, had forgotten what ran, and ended its job{where}."
+    unknown = (
+        " It did not know that it ran, and may take minutes to end it." if note and not state.nodes else ""
+    )
     reason = f" ({state.reason})" if state.reason and state.reason != "None" else ""
     by = f" by {_user(state.cancelled_by)}" if state.cancelled_by is not None else ""
     code = f", exit code {state.exit_code}" if state.exit_code else ""
-    return f"SLURM says {state.state}{by}{reason} of its job{where}{code}."
+    return f"SLURM says {state.state}{by}{reason} of its job{where}{code}.{unknown}"
 
 
 def _user(uid: int) -> str:
