@@ -125,28 +125,31 @@ class ArrayTasks:
         if all(receipts.is_over(job, index) or not receipts.has_begun(job, index) for job in jobs):
             return False
         is_lost = state is None or verdicts.was_lost_with_its_node(state)
-        return is_lost or self._records.may_be_forgotten(self.snapshot.asked_at)
+        return is_lost or self._forgot()
 
     def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
         """A state with all that is on record, where it is worth asking for. `waited`: when last seen."""
         if state is not None and state.state == "COMPLETED":
             return state
         found = self._records.of(job, self._submission.name).get(index)
-        if found is None and state is None and waited:
-            # Of an array task that waited, and was cancelled before its first start, nothing is left.
-            is_known = self.snapshot.knows(job, self._submission.name)
-            is_gone = is_known or not self._records.may_be_forgotten(self.snapshot.asked_at)
-            # Where it has begun, the controller may only have forgotten that.
-            return (
-                JobState("CANCELLED")
-                if is_known or (is_gone and not self._receipts.has_begun(job, index))
-                else None
-            )
+        if found is None and state is None:
+            return JobState("CANCELLED") if waited and self._was_cancelled_waiting(job, index) else None
         if found is not None:
             state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
         if state is not None and self._was_forgotten(state, job, index):
             return replace(state, state=verdicts.FORGOTTEN)
         return state
+
+    def _was_cancelled_waiting(self, job: str, index: int) -> bool:
+        """Whether an array task that waited when last seen, and of which nothing is left, was cancelled."""
+        has_begun, forgot = self._receipts.has_begun(job, index), self._forgot()
+        if self.snapshot.knows(job, self._submission.name):  # others of that job
+            return not has_begun or forgot
+        return not has_begun and not forgot
+
+    def _forgot(self) -> bool:
+        """Whether the controller may have forgotten some acts."""
+        return self._records.may_be_forgotten(self.snapshot.asked_at)
 
     def _was_forgotten(self, state: JobState, job: str, index: int) -> bool:
         """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
@@ -164,4 +167,4 @@ class ArrayTasks:
         else:  # a script that was ended has a signal
             is_cancelled = state.state == "CANCELLED" and not state.signal
             is_odd = is_cancelled and not self._receipts.has_begun(job, index)
-        return is_odd and self._records.may_be_forgotten(self.snapshot.asked_at)
+        return is_odd and self._forgot()
