@@ -120,9 +120,11 @@ class ArrayTasks:
                 yield f"{job}_{index} on {node}"
 
     def may_live_on(self, index: int, state: JobState | None) -> bool:
-        """Whether a job script of an array task may go on although the scheduler says how it ended."""
+        """Whether a job script of an array task may go on although the scheduler says that it ended."""
         jobs, receipts = self._submission.jobs, self._receipts
         if all(receipts.is_over(job, index) or not receipts.has_begun(job, index) for job in jobs):
+            return False
+        if state is not None and state.state not in verdicts.ENDS:
             return False
         is_lost = state is None or verdicts.was_lost_with_its_node(state)
         return is_lost or self._forgot()

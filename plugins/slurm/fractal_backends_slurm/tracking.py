@@ -184,8 +184,7 @@ class Tracker:
 
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
         if unit.label in self._kept_from_starting and verdicts.was_given_up(note):
-            self._try_again(unit)
-            return
+            return  # by what became of its job
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
             others = self._notes_of(reversed(self._left[index].values()))  # the last ones tell it soonest
@@ -244,6 +243,8 @@ class Tracker:
                 break  # nor is there one for the other units of this array task
             if end is not None and self._has_settled(end, note, job, index):
                 self._judge_by_state(unit, note, job, index, end)
+            elif end is not None and end.state is not None and note.started_at is None:
+                self._is_still_to_be_kept(unit, index, end.state)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
@@ -327,7 +328,7 @@ class Tracker:
             self._end(unit, verdicts.without_receipts(self.submission.folder))
             return
         words = self._words.on_job(job, index)
-        if note.started_at is not None or note.refused not in ("", "receipt"):
+        if note.started_at is not None or note.refused not in ("", "receipt", "cancelled"):
             again = self.submission.receipts.was_started_again(note, index)
             self._end(unit, verdicts.of_interrupted(note, state, words, again))
             return
@@ -338,17 +339,21 @@ class Tracker:
     def _end_unstarted(
         self, unit: Unit, outcome: Outcome, state: JobState | None, index: int, words: str
     ) -> None:
-        is_kept = unit.label in self._kept_from_starting
-        if not is_kept and self.array_tasks.may_live_on(index, state):
-            self._to_keep_from_starting.append(unit.label)  # it starts now, or never
-        elif self._may_try_again(outcome, state, index, words):
-            self._try_again(unit)
+        if self._is_still_to_be_kept(unit, index, state):
+            return
+        if self._may_try_again(outcome, state, index, words):
+            self._close(unit)
+            self.retry.append(unit)
         else:
             self._end(unit, outcome)
 
-    def _try_again(self, unit: Unit) -> None:
-        self._close(unit)
-        self.retry.append(unit)
+    def _is_still_to_be_kept(self, unit: Unit, index: int, state: JobState | None) -> bool:
+        """Whether a job script may still start a unit; it is told not to, so that it has by the next look, or
+        never does."""
+        is_still = unit.label not in self._kept_from_starting and self.array_tasks.may_live_on(index, state)
+        if is_still:
+            self._to_keep_from_starting.append(unit.label)
+        return is_still
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
         was_preempted = state is not None and state.state == "PREEMPTED"

@@ -373,10 +373,23 @@ def test_a_unit_is_killed_in_a_job_that_was_started_again_and_waits_once_more(pa
 def test_a_script_that_lives_on_starts_no_unit_that_is_submitted_again(pair: Pair) -> None:
     """Its node failed, SLURM says. What it has started meanwhile is its own."""
     pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
-    assert eventually(lambda: pair.told("NODE_FAIL") != {} and pair.files.written != [], 10)
-    assert (pair.files.written, pair.tracker.retry) == (["b.cancelled"], [])
+    assert pair.told("NODE_FAIL") == {}
+    assert pair.files.written == ["b.cancelled"]
     pair.notes("ended a 20 0 0 5 -1 0 0\nstarted b n1 20\nended b 30 0 0 5 -1 0 0\nover n1\n")
-    assert pair.told("NODE_FAIL")["b"][0] is Cause.DONE
+    assert [cause for cause, _ in pair.told("NODE_FAIL").values()] == [Cause.DONE] * 2
+    assert pair.tracker.retry == []
+
+
+def test_a_script_that_lives_on_starts_no_unit_of_a_job_that_somebody_cancelled(pair: Pair) -> None:
+    """The controller had forgotten that it ran. It stays cancelled."""
+    pair.records.was_restarted = True
+    pair.notes(BEGUN + "started a n1 10\n")
+    assert pair.told("CANCELLED", nodes="") == {}
+    assert pair.files.written == ["b.cancelled"]
+    pair.notes("ended a 20 0 0 5 -1 0 0\nrefused b 20 cancelled\nover n1\n")
+    told: dict[str, tuple[Cause, str]] = {}
+    assert eventually(lambda: told.update(pair.told("CANCELLED", nodes="")) or len(told) == 2, 10)
+    assert (told["a"][0], told["b"][0]) == (Cause.DONE, Cause.CANCELLED)
     assert pair.tracker.retry == []
 
 
@@ -385,12 +398,12 @@ def test_a_script_that_lives_on_comes_to_a_unit_that_is_to_be_submitted_again(
     pair: Pair, is_cancelled: bool
 ) -> None:
     pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
-    assert eventually(lambda: pair.told("NODE_FAIL") != {} and pair.files.written != [], 10)
+    assert pair.told("NODE_FAIL") == {}
     pair.notes("ended a 20 0 0 5 -1 0 0\nrefused b 20 cancelled\nover n1\n")
     if is_cancelled:
         assert verdicts(pair.tracker.give_up())["b"][0] is Cause.CANCELLED
     else:
-        assert pair.told("NODE_FAIL") == {}
+        assert eventually(lambda: "b" not in pair.told("NODE_FAIL") and bool(pair.tracker.retry), 10)
     assert [unit.label for unit in pair.tracker.retry] == ([] if is_cancelled else ["b"])
 
 
