@@ -127,7 +127,7 @@ class Tracker:
     def keep_from_starting(self, labels: Sequence[str] | None = None) -> None:
         """None of these units begins from here on, whatever becomes of its job; by default all.
 
-        Where the file that says so cannot be written, the job script can hardly note a start either.
+        It is tried once: where the file cannot be written, the unit's log still keeps it from starting twice.
         """
         submission = self.submission
         if labels is None and submission.adopted:
@@ -244,7 +244,7 @@ class Tracker:
             if end is not None and self._has_settled(end, note, job, index):
                 self._judge_by_state(unit, note, job, index, end)
             elif end is not None and end.state is not None and note.started_at is None:
-                self._is_still_to_be_kept(unit, index, end.state)
+                self._may_still_start(unit, index, end.state)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
@@ -339,7 +339,7 @@ class Tracker:
     def _end_unstarted(
         self, unit: Unit, outcome: Outcome, state: JobState | None, index: int, words: str
     ) -> None:
-        if self._is_still_to_be_kept(unit, index, state):
+        if self._may_still_start(unit, index, state):
             return
         if self._may_try_again(outcome, state, index, words):
             self._close(unit)
@@ -347,13 +347,13 @@ class Tracker:
         else:
             self._end(unit, outcome)
 
-    def _is_still_to_be_kept(self, unit: Unit, index: int, state: JobState | None) -> bool:
+    def _may_still_start(self, unit: Unit, index: int, state: JobState | None) -> bool:
         """Whether a job script may still start a unit; it is told not to, so that it has by the next look, or
         never does."""
-        is_still = unit.label not in self._kept_from_starting and self.array_tasks.may_live_on(index, state)
-        if is_still:
+        may_start = unit.label not in self._kept_from_starting and self.array_tasks.may_live_on(index, state)
+        if may_start:
             self._to_keep_from_starting.append(unit.label)
-        return is_still
+        return may_start
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
         was_preempted = state is not None and state.state == "PREEMPTED"
