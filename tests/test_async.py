@@ -149,7 +149,7 @@ def test_a_cancelled_run_ends_at_once_and_says_so_in_its_files(tmp_path: Path) -
     state = saved(folder)
     assert statuses(state) == ["done", "failed"]
     assert not (folder / "2_task").exists()
-    assert "cancelled" in (folder / "workflow.log").read_text()
+    assert "Run ends: cancelled" in (folder / "workflow.log").read_text()
 
 
 def test_results_of_units_that_had_ended_are_kept_when_a_run_is_cancelled(tmp_path: Path) -> None:

@@ -162,17 +162,18 @@ class Backend(BackendAttributes, ABC):
                 error = raised
                 raise
             finally:
-                _log_end(logger, error)
+                _log_end(logger, error, is_cancelled=control.cancelled.is_set())
                 observers.notify("run_ended", run=info, error=error)
 
 
-def _log_end(logger: RunLogger, error: BaseException | None) -> None:
+def _log_end(logger: RunLogger, error: BaseException | None, *, is_cancelled: bool) -> None:
+    end = "cancelled" if is_cancelled else "failed"
     if error is None:
         logger.info("Run ends: done")
     elif isinstance(error, FractalBackendsError):
-        logger.error("Run ends: failed\n%s", error)
+        logger.error("Run ends: %s\n%s", end, error)
     else:
-        logger.error("Run ends: failed", exc_info=error)
+        logger.error("Run ends: %s", end, exc_info=error)
 
 
 class _Control:

@@ -22,13 +22,13 @@ _FILES_OF_AN_ARRAY_TASK = 3
 
 
 def explain(submitter: Submitter, parts: Sequence[TaskPart]) -> Iterable[str]:
-    """Of each part its job arrays, and what `sbatch --test-only` says of the first; then the scripts.
+    """The scripts, which are long; then of each part its job arrays, and what `sbatch --test-only` says.
 
     What sbatch would refuse was told before (see `preflight`); what it says here may be of the moment.
 
     Raises InvalidInputError, at the end, with all that was refused.
     """
-    scripts, refused = [], []
+    layouts, refused = [], []
     for part in parts:
         if not part.example.task_command:
             continue
@@ -38,12 +38,12 @@ def explain(submitter: Submitter, parts: Sequence[TaskPart]) -> Iterable[str]:
             refused.append(f"{part.name}: {error}")
             continue
         except SchedulerError as error:
-            yield f"{part.name}\n  cannot be laid out now: {error}"
+            layouts.append(f"{part.name}\n  cannot be laid out now: {error}")
             continue
-        yield "\n".join([part.name, *(f"  {line}" for line in _layout(part, planned))])
-        yield f"  {_tried_out(submitter, planned[0])}"
-        scripts.append(f"The script of {part.name}:\n\n{planned[0].script.decode(errors='replace')}")
-    yield from scripts
+        yield f"The script of {part.name}:\n\n{planned[0].script.decode(errors='replace')}"
+        layout = [*_layout(part, planned), _tried_out(submitter, planned[0])]
+        layouts.append("\n".join([part.name, *(f"  {line}" for line in layout)]))
+    yield from layouts
     if refused:
         raise InvalidInputError("SLURM does not take this", refused)
 

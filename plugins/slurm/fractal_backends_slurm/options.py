@@ -147,6 +147,7 @@ class SlurmOptions(Options):
         yield from _packing(self)
         yield from _too_large(self)
         yield from _gpus_twice(self)
+        yield from _no_gpus(self)
         yield from _set_twice(self)
         if both := sorted(expand(self.nodelist or "") & expand(self.exclude or "")):
             yield ("nodelist", "exclude"), f"nodelist and exclude both name {', '.join(both)}"
@@ -223,6 +224,11 @@ def gpu_keys(values: Mapping[str, object]) -> list[str]:
     return found
 
 
+def without_gpus(gres: str) -> str:
+    """What a value of `gres` asks for besides GPUs."""
+    return ",".join(part for part in gres.split(",") if not _gpu_parts(part))
+
+
 def _gpu_parts(gres: str) -> list[str]:
     parts = (part.strip().removeprefix("gres:") for part in gres.split(","))
     return [part for part in parts if part.split(":")[0] == "gpu"]
@@ -244,6 +250,19 @@ def _gpus_twice(options: SlurmOptions) -> Iterator[Contradiction]:
     found = gpu_keys(dict(options))
     if len(found) > 1:
         yield found, f"{' and '.join(found)} ask for GPUs: use one of them"
+
+
+def _no_gpus(options: SlurmOptions) -> Iterator[Contradiction]:
+    if not options.needs_gpu or gpu_keys(dict(options)):
+        return
+    said = {
+        "gpus": options.gpus is not None,
+        "gres": names_gpus(options.gres or ""),
+        "extra_lines": any(map(sets_gpus, options.extra_lines)),
+    }
+    if none := [name for name, is_said in said.items() if is_said]:
+        text = f"needs_gpu is true, but there are to be no GPUs by {' and '.join(none)}"
+        yield ("needs_gpu", *none), f"{text}; to run without, give the option needs_gpu=false"
 
 
 def _set_twice(options: SlurmOptions) -> Iterator[Contradiction]:

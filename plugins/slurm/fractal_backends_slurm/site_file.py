@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from fractal_backends import Options, Source
 
-from .options import SlurmOptions, gpu_keys, names_gpus, sets_gpus
+from .options import SlurmOptions, gpu_keys, names_gpus, sets_gpus, without_gpus
 from .values import LIKE_OPTIONS, OPTION_OF_LINE, exported, extra_line_problem, one_each, sbatch_options
 
 _DEFAULT = "default_slurm_config"
@@ -222,7 +222,11 @@ def _with_lines_read(source: Source) -> Source:
 
 def _without_replaced(source: Source, later: list[Source]) -> Source:
     """Without what later sources set by other means. By the same means they win anyhow."""
-    left = _without(source, [key for key in source.values if _is_replaced(key, source, later)])
+    gone = [key for key in source.values if _is_replaced(key, source, later)]
+    left = _without(source, gone)
+    for_gpus = "gres" in gone and not any("gres" in _effects(other.values) for other in later)
+    if for_gpus and (rest := without_gpus(str(source.values["gres"]))):
+        left = replace(left, values={**left.values, "gres": rest})
     exports = left.values.get(_EXPORTS)
     if not isinstance(exports, dict):
         return left

@@ -113,6 +113,31 @@ def test_who_asks_for_gpus_in_another_way_replaces_the_profiles(
     assert (options.gpus or options.gres) == str(next(iter(asked.values())))
 
 
+@pytest.mark.parametrize("asked", [{"gpus": 2}, {"extra_lines": ["#SBATCH --gpus=2"]}])
+def test_what_the_site_wants_besides_gpus_stays(site: Callable[[Any], None], asked: Json) -> None:
+    site({"default_slurm_config": {"gres": "lscratch:10,gpu:1,tmpdisk:5"}})
+    assert prepare(asked).gres == "lscratch:10,tmpdisk:5"
+    assert prepare({"gres": "gpu:2"}).gres == "gpu:2"
+    assert prepare({"gpus": 1, "gres": "lscratch:1"}).gres == "lscratch:1"
+
+
+@pytest.mark.parametrize(
+    ("none", "name"),
+    [
+        ({"gpus": 0}, "gpus"),
+        ({"gres": "gpu:0"}, "gres"),
+        ({"extra_lines": ["#SBATCH --gpus=0"]}, "extra_lines"),
+    ],
+)
+def test_a_gpu_that_is_needed_and_ruled_out(site: Callable[[Any], None], none: Json, name: str) -> None:
+    site(SITE)
+    (problem,) = problems({"needs_gpu": True, **none})
+    assert f"needs_gpu is true, but there are to be no GPUs by {name}; to run without" in problem
+    (problem,) = problems({"needs_gpu": True}, none)
+    assert name in problem
+    assert prepare({"needs_gpu": True}, {"needs_gpu": False, **none}).partition == "main"
+
+
 def test_no_profile_where_the_task_says_so(site: Callable[[Any], None]) -> None:
     site(SITE)
     assert prepare({"needs_gpu": False, "gres": "gpu:1"}).partition == "main"
