@@ -24,6 +24,8 @@ _PATIENCE_S = 5.0
 
 def main() -> None:
     arguments = _arguments()
+    if arguments.do in ("start", "run") and (reason := machine.why_not(arguments.accounting)):
+        sys.exit(reason)
     try:
         match arguments.do:
             case "install":
@@ -52,9 +54,9 @@ def _arguments() -> argparse.Namespace:
     for command in (start, stop):
         command.add_argument("folder", type=Path, nargs="?", default=FOLDER, help=f"default: {FOLDER}")
     for command in (start, run):
-        command.add_argument("--nodes", type=int, default=4)
-        command.add_argument("--cpus", type=int, default=8, help="of each node")
-        command.add_argument("--memory-mb", type=int, default=16_000, help="of each node")
+        command.add_argument("--nodes", type=_at_least_one, default=4)
+        command.add_argument("--cpus", type=_at_least_one, default=8, help="of each node")
+        command.add_argument("--memory-mb", type=_at_least_one, default=16_000, help="of each node")
         command.add_argument("--accounting", action="store_true", help="with slurmdbd and MariaDB")
         command.add_argument(
             "--memory-kill",
@@ -64,10 +66,23 @@ def _arguments() -> argparse.Namespace:
             help="who ends jobs that take too much memory",
         )
         command.add_argument(
-            "--line", action="append", default=[], metavar="NAME=VALUE", help="of slurm.conf"
+            "--line", type=_pair, action="append", default=[], metavar="NAME=VALUE", help="of slurm.conf"
         )
     commands.add_parser("list", help="all labs of this machine")
     return parser.parse_args()
+
+
+def _at_least_one(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
+    return name, value
 
 
 def _settings(arguments: argparse.Namespace) -> Settings:
@@ -77,7 +92,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
         memory_mb=arguments.memory_mb,
         accounting=arguments.accounting,
         memory_kill=arguments.memory_kill,
-        lines=dict(line.split("=", 1) for line in arguments.line),
+        lines=dict(arguments.line),
     )
 
 

@@ -1,4 +1,4 @@
-"""For pytest: runs on a real SLURM."""
+"""For pytest: runs on a real SLURM, and units on one that is made up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from slurm_lab import SlurmLab
 from tests.helpers.plugins import open_folder
+from tests.helpers.slurm_pair import Pair
 from tests.helpers.slurm_runs import SlurmRun, StartRun
 from tests.helpers.slurm_sites import Site, differences, dummy_site, real_site
 
@@ -21,6 +22,12 @@ def place() -> Iterator[Path]:
     """A folder that all users may enter."""
     with open_folder() as folder:
         yield folder
+
+
+@pytest.fixture
+def pair() -> Pair:
+    """Units a and b of an array task."""
+    return Pair()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from . import verdicts
@@ -37,6 +37,7 @@ class ArrayTasks:
         self._submission = submission
         self._receipts = submission.receipts
         self._records = records
+        self._last_index = max(submission.parts, default=0)
         self._accepted_at = time.monotonic()
         self._known_ends: dict[tuple[str, int], KnownEnd] = {}
         self._over_since: dict[tuple[str, int], float] = {}
@@ -52,8 +53,8 @@ class ArrayTasks:
     @property
     def are_left(self) -> bool:
         """Whether the job scripts of some may still be running, or run once more, as far as is known."""
-        job = self._submission.job or ""
-        return not all(self._is_done(job, index) for index in self._submission.parts)
+        jobs, parts = self._submission.jobs, self._submission.parts
+        return not all(self._is_done(job, index) for job in jobs for index in parts)
 
     def _is_done(self, job: str, index: int) -> bool:
         state = self.state_of(job, index)
@@ -121,52 +122,64 @@ class ArrayTasks:
 
     def may_live_on(self, index: int, state: JobState | None) -> bool:
         """Whether a job script of an array task may go on although the scheduler says that it ended."""
-        jobs, receipts = self._submission.jobs, self._receipts
-        if all(receipts.is_over(job, index) or not receipts.has_begun(job, index) for job in jobs):
-            return False
+        left = [job for job in self._submission.jobs if not self._receipts.is_over(job, index)]
+        if left != [self._submission.job]:
+            return bool(left)  # another job of the submission
         if state is not None and state.state not in verdicts.ENDS:
             return False
         is_lost = state is None or verdicts.was_lost_with_its_node(state)
-        return is_lost or self._forgot()
+        return is_lost or self.forgot
 
     def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
         """A state with all that is on record, where it is worth asking for. `waited`: when last seen."""
         if state is not None and state.state == "COMPLETED":
             return state
-        found = self._records.of(job, self._submission.name).get(index)
+        records = self._records.of(job, self._submission.name, self.snapshot.asked_at)
+        found = records.get(index)
         if found is None and state is None:
             return JobState("CANCELLED") if waited and self._was_cancelled_waiting(job, index) else None
         if found is not None:
             state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
-        if state is not None and self._was_forgotten(state, job, index):
+        if state is not None and self._was_forgotten(job, {**records, index: state}, index):
             return replace(state, state=verdicts.FORGOTTEN)
         return state
 
     def _was_cancelled_waiting(self, job: str, index: int) -> bool:
         """Whether an array task that waited when last seen, and of which nothing is left, was cancelled."""
-        has_begun, forgot = self._receipts.has_begun(job, index), self._forgot()
+        if self._receipts.is_over(job, index):
+            return False
+        has_begun, forgot = self._receipts.has_begun(job, index), self.forgot
         if self.snapshot.knows(job, self._submission.name):  # others of that job
             return not has_begun or forgot
         return not has_begun and not forgot
 
-    def _forgot(self) -> bool:
+    @property
+    def forgot(self) -> bool:
         """Whether the controller may have forgotten some acts."""
         return self._records.may_be_forgotten(self.snapshot.asked_at)
 
-    def _was_forgotten(self, state: JobState, job: str, index: int) -> bool:
+    def _was_forgotten(self, job: str, states: Mapping[int, JobState], index: int) -> bool:
         """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
         that it ran: it starts it anew, and what its node says to that makes it end it.
+
+        The last array task has the number of all, which are ended with it.
         """
+        is_odd = self._is_odd(states[index], job, index)
+        if not is_odd and self._last_index in states and states[index].state == "CANCELLED":
+            is_odd = self._is_odd(states[self._last_index], job, self._last_index)
+        return is_odd and self.forgot
+
+    def _is_odd(self, state: JobState, job: str, index: int) -> bool:
+        """Whether an array task ended as one does that its controller had forgotten."""
         if state.state not in ("CANCELLED", "FAILED") or not state.of_controller:
             return False
         if not state.nodes or state.cancelled_by:
             return False  # it was cancelled while it waited, or by a user
         begun_at = self._receipts.begun_at(job, index)
         if self._receipts.began_beside_another(job, index):
-            is_odd = True
-        elif begun_at is not None and state.started_at is not None:
-            is_odd = state.started_at > begun_at + _CLOCKS_S
-        else:  # a script that was ended has a signal
-            is_cancelled = state.state == "CANCELLED" and not state.signal
-            is_odd = is_cancelled and not self._receipts.has_begun(job, index)
-        return is_odd and self._forgot()
+            return True
+        if begun_at is not None and state.started_at is not None:
+            return state.started_at > begun_at + _CLOCKS_S
+        # A script that was ended has a signal.
+        is_cancelled = state.state == "CANCELLED" and not state.signal
+        return is_cancelled and not self._receipts.has_begun(job, index)

@@ -70,9 +70,14 @@ class SlurmExecutor(UnitExecutor):
     def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
         """See `UnitExecutor.run`."""
         self._options = cast(SlurmOptions, options)
-        fresh = [unit for unit in units if unit.handle is None]
-        yield from self._adopt([unit for unit in units if unit.handle is not None])
-        yield from self._plan(fresh)
+        with self._lock:
+            events = list(self._adopt([unit for unit in units if unit.handle is not None]))
+            is_late = self._cancelled.is_set()
+        yield from events
+        if is_late:  # for a cancel that ended all there was to follow
+            self._gone.wait()
+            self._end_jobs()
+        yield from self._plan([unit for unit in units if unit.handle is None])
         while self._waiting or self._trackers:
             self._cancelled.wait(self._pause_s)
             with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import shutil
@@ -12,7 +13,7 @@ import tarfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -180,39 +181,44 @@ class OtherPlace(Place):
         except OSError as error:
             raise PlaceError(f"Cannot read {error.filename}: {error.strerror}.") from error
         command = self._tar("--extract", "--file=-", "--directory=/", *_KEEP)
-        ended = subprocess.run(command, input=archive.getvalue(), capture_output=True, check=False)
+        problem = f"Cannot write to {self.remote}{self._as_whom()}"
+        try:
+            ended = subprocess.run(command, input=archive.getvalue(), capture_output=True, check=False)
+        except OSError as error:
+            raise PlaceError(f"{problem}: {error}.") from error
         if ended.returncode:
-            raise PlaceError(f"Cannot write to {self.remote}{self._as_whom()}: {_reason(ended.stderr)}")
+            raise PlaceError(f"{problem}: {_reason(ended.stderr)}")
 
     def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
         """See `Place.receipts`."""
+        found: list[tuple[str, bytes]] = []
+
+        def take(member: str, file: IO[bytes]) -> None:
+            name = member.removeprefix("./")
+            text = file.read()[self._read.get(f"{folder}/{name}", 0) :]
+            if text:
+                self._read[f"{folder}/{name}"] = self._read.get(f"{folder}/{name}", 0) + len(text)
+                found.append((name, text))
+
         left_out = [f"--exclude={name}" for name in _NO_RECEIPTS]
         with contextlib.suppress(PlaceError):
-            for member, file in self._packed(folder, *left_out, "."):
-                name = member.removeprefix("./")
-                text = file.read()[self._read.get(f"{folder}/{name}", 0) :]
-                if text:
-                    self._read[f"{folder}/{name}"] = self._read.get(f"{folder}/{name}", 0) + len(text)
-                    yield name, text
+            self._unpack(take, folder, *left_out, ".")
+        return found
 
     def text(self, path: Path) -> str:
         """See `Place.text`."""
+        found: list[bytes] = []
         with contextlib.suppress(PlaceError):
-            for _, file in self._packed(path.parent, "--", path.name):
-                return file.read().decode(errors="replace")
-        return ""
+            self._unpack(lambda _, file: found.append(file.read()), path.parent, "--", path.name)
+        return b"".join(found).decode(errors="replace")
 
     def fetch(self, units: Sequence[Unit]) -> None:
         """See `Place.fetch`."""
         waiting = iter(units)
         while some := list(islice(waiting, _MANY)):
             targets = {Path(path).name: path for unit in some for path in (unit.log_file, unit.output_file)}
-            folder = self.folder_of(some[0])
-            for name, file in self._packed(folder, "--ignore-failed-read", "--", *targets):
-                try:
-                    _write(Path(targets[name]), file)
-                except OSError as error:
-                    raise PlaceError(f"Cannot write {targets[name]}: {error.strerror}.") from error
+            wanted = functools.partial(_write_if_named, targets)
+            self._unpack(wanted, self.folder_of(some[0]), "--ignore-failed-read", "--", *targets)
 
     def remove(self, folder: Path) -> None:
         """See `Place.remove`."""
@@ -221,10 +227,16 @@ class OtherPlace(Place):
             command = self._tar(*gone, how, f"--directory={path.parent}", "--", path.name)
             subprocess.run(command, capture_output=True, check=False)
 
-    def _packed(self, folder: Path, *which: str) -> Iterator[tuple[str, IO[bytes]]]:
-        """Name and content of regular files below a folder. Raises PlaceError."""
+    def _unpack(self, take: Callable[[str, IO[bytes]], None], folder: Path, *which: str) -> None:
+        """Hand over name and content of regular files below a folder. Raises PlaceError, as `take` may."""
         command = self._tar("--create", "--file=-", f"--directory={folder}", *which)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        problem = f"Cannot read {folder}{self._as_whom()}"
+        try:
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        except OSError as error:
+            raise PlaceError(f"{problem}: {error}.") from error
+        cut_off = ""
+        with process:
             assert process.stdout is not None and process.stderr is not None
             said: list[bytes] = []
             listener = threading.Thread(target=lambda: said.append(process.stderr.read()))  # type: ignore[union-attr]
@@ -234,14 +246,14 @@ class OtherPlace(Place):
                     for member in tar:
                         file = tar.extractfile(member) if member.isfile() else None
                         if file is not None:
-                            yield member.name, file
-            except tarfile.TarError as error:
-                said.append(str(error).encode())
+                            take(member.name, file)
+            except (tarfile.TarError, OSError) as error:
+                cut_off = str(error)
             finally:
                 process.stdout.close()
                 listener.join()
-        if process.returncode not in (0, 1):  # 1: a file changed meanwhile
-            raise PlaceError(f"Cannot read {folder}{self._as_whom()}: {_reason(b''.join(said))}")
+        if cut_off or process.returncode not in (0, 1):  # 1: a file changed meanwhile
+            raise PlaceError(f"{problem}: {_reason(b''.join([*said, cut_off.encode()]))}")
 
     def _tar(self, *arguments: str) -> list[str]:
         return [*self._as_user(self.user), "tar", *arguments]
@@ -251,8 +263,9 @@ class OtherPlace(Place):
 
 
 def _reason(said: bytes) -> str:
-    """The first line: more of them follow from it."""
-    return with_hint(said.decode(errors="replace").strip().partition("\n")[0], "tar")
+    """The first line that is no warning: more of them follow from it."""
+    lines = said.decode(errors="replace").strip().split("\n")
+    return with_hint(next((line for line in lines if ": Warning: " not in line), ""), "tar")
 
 
 def _opener(path: str, flags: int) -> int:
@@ -275,6 +288,15 @@ def _write(path: Path, content: IO[bytes]) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def _write_if_named(targets: Mapping[str, str], name: str, content: IO[bytes]) -> None:
+    """A folder in the place of a file has other names in it. Raises PlaceError."""
+    if name in targets:
+        try:
+            _write(Path(targets[name]), content)
+        except OSError as error:
+            raise PlaceError(f"Cannot write {targets[name]}: {error.strerror}.") from error
 
 
 def _add(tar: tarfile.TarFile, path: Path, content: bytes | None) -> None:

@@ -14,7 +14,7 @@ from .calls import Call, SchedulerError
 from .scheduler import JobState, Scheduler, States
 
 _SHARE = 5
-"""A scheduler that takes long to answer is asked again after so many times as long,"""
+"""A scheduler that takes long to answer, twice, is asked again after so many times as long,"""
 _LONGEST_PAUSE_S = 30.0
 """but not later than that."""
 _PATIENCE_S = 0.25
@@ -67,6 +67,8 @@ class QueueWatch:
         """When it was last asked, or heard,"""
         self._pause_s = 0.0
         """and for how long it is spared then."""
+        self._took_s = math.inf
+        """How long the last answer took. One alone may have waited for a controller that was away."""
         self.problem = ""
         """Why a question got no answer, if one got none,"""
         self.problem_at = 0.0
@@ -122,7 +124,9 @@ class QueueWatch:
         self._pause_s = 0.0
         with closing(question.call):
             states = self._scheduler.states(question.call, question.names)
-        self._pause_s = min(_LONGEST_PAUSE_S, _SHARE * (self._turned_to_at - question.asked_at))
+        took_s, before_s = self._turned_to_at - question.asked_at, self._took_s
+        self._pause_s = min(_LONGEST_PAUSE_S, _SHARE * min(took_s, before_s))
+        self._took_s = took_s
         self._last = Snapshot(question.asked_at, question.names, states)
 
 

@@ -87,6 +87,8 @@ class _Job:
     """The node and process of the last start, and when it began, by the clock of `Note.uptime`."""
     limit_s: int | None = None
     """How long each of its units may run."""
+    last: dict[int, str] = field(default_factory=dict)
+    """The unit that was started last, by the start that it was."""
 
     def begin(self, host: str) -> None:
         """Take in a start by this process of a node, unless it is known."""
@@ -102,6 +104,8 @@ class Receipts:
     notes: dict[str, Note] = field(default_factory=dict)
     jobs: dict[tuple[str, int], _Job] = field(default_factory=dict)
     """By job id and index of the array task."""
+    numbers: set[str] = field(default_factory=set)
+    """The ids of the jobs that wrote something down."""
     _halves: dict[str, str] = field(default_factory=dict)
 
     def take(self, name: str, text: str) -> list[str]:
@@ -110,6 +114,7 @@ class Receipts:
         if found is None:
             return []
         job = self.jobs.setdefault(found, _Job())
+        self.numbers.add(found[0])
         *lines, self._halves[name] = (self._halves.get(name, "") + text).split("\n")
         labels = [self._take_line(found[0], job, line.split()) for line in lines]
         return [label for label in labels if label]
@@ -134,6 +139,7 @@ class Receipts:
                     self.notes[label] = Note(
                         started_at, number, _node(host), uptime=float(uptime), start=start
                     )
+                    job.last[start] = label
                     return label
                 case ["ended", label, *rest]:
                     note = self._note(label)
@@ -163,10 +169,6 @@ class Receipts:
             for host, start in found.start_on.items():
                 if start not in found.over:
                     yield job, index, _node(host)
-
-    def numbers(self) -> set[str]:
-        """The ids of the jobs that wrote something down."""
-        return {job for job, _ in self.jobs}
 
     def is_over(self, job: str, index: int) -> bool:
         """Whether the job script of an array task came to its end."""
@@ -205,6 +207,13 @@ class Receipts:
         """Whether the scheduler started an array task again after it had started this unit."""
         found = self.jobs.get((note.job, index))
         return found is not None and found.starts > note.start
+
+    def went_on(self, label: str, index: int) -> bool:
+        """Whether its array task started another unit after this one was over, in the same start."""
+        note = self.notes[label]
+        found = self.jobs.get((note.job, index), _Job())
+        last = found.last.get(note.start, label)
+        return last != label and (note.start, self.notes[last].uptime) >= note.over_at
 
     def was_cut_short(self, note: Note, index: int) -> bool:
         """Whether that was so before the start that ran this unit had come to its own end."""

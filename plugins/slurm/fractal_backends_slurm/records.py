@@ -23,12 +23,14 @@ class Records:
         self._looked = 0.0, True
         """When the controller was last asked since when it runs, and whether it may have forgotten acts."""
 
-    def of(self, job: str, name: str) -> dict[int, JobState]:
-        """How the array tasks of a job ended, as far as that is on record."""
+    def of(self, job: str, name: str, at: float) -> dict[int, JobState]:
+        """How the array tasks of a job ended, as far as that was on record at that time on the monotonic
+        clock, or is now."""
         asked_at, found = self._found.get((job, name), (0.0, {}))
-        if time.monotonic() - asked_at > _FRESH_S:
+        now = time.monotonic()
+        if asked_at < at or now - asked_at > _FRESH_S:
             found = self._scheduler.account_of(job, name)
-            self._found[job, name] = (time.monotonic(), found)
+            self._found[job, name] = (now, found)
         return found
 
     def may_be_forgotten(self, at: float) -> bool:

@@ -58,7 +58,7 @@ class Submission:
     @property
     def jobs(self) -> list[str]:
         """The ids of the jobs that it became: more than one where an answer was lost."""
-        return sorted({*([self.job] if self.job else []), *self.receipts.numbers()})
+        return sorted({*([self.job] if self.job else []), *self.receipts.numbers})
 
     @property
     def targets(self) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
@@ -12,21 +11,23 @@ from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
 from . import verdicts
 from .array_tasks import ArrayTasks, KnownEnd
 from .endings import Endings
+from .fence import Fence
 from .options import SlurmOptions
-from .places import Place, PlaceError
+from .places import Place
 from .queue_watch import Snapshot
 from .receipts import Note, array_task_of
 from .records import Records
 from .scheduler import JobState
-from .submission import CANCELLED_FILE, UNITS_FILE, Submission
+from .submission import UNITS_FILE, Submission
 from .words import Words
 
 _NOTHING = Note()
 _PAUSE_S = 0.05
 _SURE_S = 3.0
 """For how long a job must have waited for what never comes."""
-_MOST_ATTEMPTS = 3
-"""How often a unit is submitted that was never started."""
+_MOST_ATTEMPTS, _MOST_ON_NODES = 3, 6
+"""How often a unit is submitted that was never started. For two minutes nodes refuse the ids of jobs that a
+controller has forgotten, and gives to others."""
 _KILLED_SHARE = 10
 """A job that was ended from outside has no last line to wait for: that share of the time must do."""
 _LATE_S = 5.0
@@ -69,11 +70,11 @@ class Tracker:
         """Receipts, by name."""
         self._looked_at = 0.0
         self._started: set[str] = set()
+        self._came_on: set[int] = set()
+        """Array tasks that started a unit."""
         self._touched: dict[str, None] = dict.fromkeys(submission.receipts.notes)
         self._suspects: dict[str, _Suspect] = {}
-        self._to_keep_from_starting: list[str] = []
-        self._kept_from_starting: set[str] = set()
-        """Units that are not to start any more, by label."""
+        self._fence = Fence(submission, place, options.receipt_deadline)
         self._endings = Endings(place, options.receipt_deadline)
         self._words = Words(submission, place)
         self._reasons: dict[int, tuple[str, float]] = {}
@@ -113,6 +114,7 @@ class Tracker:
 
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""
+        self._words.forget()
         yield from self._look_at_receipts()
         self.array_tasks.snapshot = snapshot
         if snapshot.asked_at > self._looked_at or self.array_tasks.has_known_ends or self._suspects:
@@ -120,27 +122,16 @@ class Tracker:
             for index, left in list(self._left.items()):
                 yield from self._look_at_part(index, list(left.values()))
         yield from self._endings.bring_home()
-        if self._to_keep_from_starting:
-            self.keep_from_starting(self._to_keep_from_starting)
-            self._to_keep_from_starting = []
+        self._fence.put()
 
-    def keep_from_starting(self, labels: Sequence[str] | None = None) -> None:
-        """None of these units begins from here on, whatever becomes of its job; by default all.
-
-        It is tried once: where the file cannot be written, the unit's log still keeps it from starting twice.
-        """
-        submission = self.submission
-        if labels is None and submission.adopted:
-            labels = list(self._open)
-        names = [CANCELLED_FILE] if labels is None else [f"{label}.{CANCELLED_FILE}" for label in labels]
-        with suppress(PlaceError, OSError):
-            self._place.put(submission.folder, dict.fromkeys(names, b""), [])
-        self._kept_from_starting.update(labels or ())
+    def keep_from_starting(self) -> None:
+        """No unit begins from here on, whatever becomes of its job."""
+        self._fence.close(list(self._open))
 
     def give_up(self) -> Iterator[UnitEvent]:
         """After a cancel: what had ended by the last reading, or has ended well since, keeps its verdict; all
         else is cancelled."""
-        self._kept_from_starting.clear()  # nothing is submitted again
+        self._fence.clear()
         yield from self._look_at_receipts()
         notes = self.submission.receipts.notes
         had_ended = {label for label in self._open if notes.get(label, _NOTHING).end is not None}
@@ -179,11 +170,12 @@ class Tracker:
         index, unit = self._open[label]
         if note.started_at is not None and label not in self._started:
             self._started.add(label)
+            self._came_on.add(index)
             handle = self.submission.handle(index, note.job)
             yield UnitEvent(unit, UnitState.STARTED, handle=handle, time=note.started_at)
 
     def _judge_by_receipt(self, unit: Unit, note: Note, index: int) -> None:
-        if unit.label in self._kept_from_starting and verdicts.was_given_up(note):
+        if unit.label in self._fence and verdicts.was_given_up(note):
             return  # by what became of its job
         outcome = verdicts.of_refusal(note, unit.task_command[0], unit.log_file)
         if note.end is not None:
@@ -204,12 +196,6 @@ class Tracker:
     def _notes_of(self, units: Iterable[Unit]) -> Iterator[Note]:
         return (self.submission.receipts.notes.get(unit.label, _NOTHING) for unit in units)
 
-    def _went_on(self, note: Note, job: str, index: int) -> bool:
-        """Whether its array task started another unit after this one ended, in the same start."""
-        others = [other for other in self._notes_of(self.submission.parts[index]) if other is not note]
-        of_start = [other for other in others if (other.job, other.start) == (job, note.start)]
-        return any((other.start, other.uptime) >= note.over_at for other in of_start)
-
     def _close(self, unit: Unit) -> None:
         index, _ = self._open.pop(unit.label)
         del self._left[index][unit.label]
@@ -227,6 +213,7 @@ class Tracker:
 
     def _look_at_part(self, index: int, left: Sequence[Unit]) -> Iterator[UnitEvent]:
         receipts, own = self.submission.receipts, self.submission.job or ""
+        is_only_job = len(self.submission.jobs) == 1
         state = self.array_tasks.look_at(own, index)
         if state is not None and state.state in verdicts.RUNNING:
             self._reasons.pop(index, None)
@@ -239,11 +226,11 @@ class Tracker:
             note = receipts.notes.get(unit.label, _NOTHING)
             job = note.job or own
             end = self.array_tasks.end_of(job, index)
-            if end is None and job == own:
+            if end is None and is_only_job:
                 break  # nor is there one for the other units of this array task
             if end is not None and self._has_settled(end, note, job, index):
                 self._judge_by_state(unit, note, job, index, end)
-            elif end is not None and end.state is not None and note.started_at is None:
+            elif end is not None and note.started_at is None and (end.state or self.array_tasks.forgot):
                 self._may_still_start(unit, index, end.state)
         if state is not None and state.state in verdicts.WAITING:
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
@@ -290,9 +277,9 @@ class Tracker:
 
     def _judge_suspect(self, unit: Unit, note: Note, job: str, index: int, state: JobState | None) -> None:
         suspect, words = self._suspects[unit.label], self._words.on_step(unit)
-        went_on = self._went_on(note, job, index)
-        lived_on = suspect.lived_on or went_on
         receipts = self.submission.receipts
+        went_on = receipts.went_on(unit.label, index)
+        lived_on = suspect.lived_on or went_on
         is_requeued = (
             state is not None and state.state in verdicts.WAITING and not receipts.is_over(job, index)
         )
@@ -308,7 +295,7 @@ class Tracker:
             of_job = None if lived_on else state
             outcome = verdicts.of_step_and_state(note, suspect.of_step, of_job, words)
             if note.started_at is None:
-                self._end_unstarted(unit, outcome, of_job, index, words)
+                self._end_unstarted(unit, outcome, state, index, words)
                 return
         else:
             assert note.end is not None
@@ -341,33 +328,30 @@ class Tracker:
     ) -> None:
         if self._may_still_start(unit, index, state):
             return
-        if self._may_try_again(outcome, state, index, words):
+        if unit.label not in self._fence.failed and self._may_try_again(outcome, state, index, words):
             self._close(unit)
             self.retry.append(unit)
         else:
             self._end(unit, outcome)
 
     def _may_still_start(self, unit: Unit, index: int, state: JobState | None) -> bool:
-        """Whether a job script may still start a unit; it is told not to, so that it has by the next look, or
-        never does."""
-        may_start = unit.label not in self._kept_from_starting and self.array_tasks.may_live_on(index, state)
-        if may_start:
-            self._to_keep_from_starting.append(unit.label)
-        return may_start
+        """Whether a job script may still start a unit; it is told not to."""
+        if unit.label not in self._fence and not self.array_tasks.may_live_on(index, state):
+            return False
+        return not self._fence.has_held(unit.label)
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
         was_preempted = state is not None and state.state == "PREEMPTED"
         if self.submission.adopted or (outcome.cause is Cause.CANCELLED and not was_preempted):
             return False
-        part = self.submission.parts[index]
-        came_on = any(unit.label in self._started for unit in part)
-        if came_on:
+        if index in self._came_on:
             return True
         # A job that was requeued may come to its end without what its first start had begun with.
         is_over = state is not None and state.state == "COMPLETED"
         is_lost = outcome.cause in (Cause.NODE_FAILURE, Cause.LOST) or verdicts.was_never_launched(words)
         may_pass = is_over or is_lost or was_preempted
-        return may_pass and self.submission.attempt < _MOST_ATTEMPTS
+        most = _MOST_ON_NODES if outcome.cause is Cause.NODE_FAILURE else _MOST_ATTEMPTS
+        return may_pass and self.submission.attempt < most
 
     def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:
         return self.array_tasks.in_full(job, index, state, waited=index in self._reasons)

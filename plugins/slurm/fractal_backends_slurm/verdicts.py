@@ -186,14 +186,18 @@ def of_unstarted(note: Note, state: JobState | None, words: str) -> Outcome:
     """The verdict on a unit that its array task did not come to, or could not start."""
     if _says(_MEMORY, words):
         return Outcome(Cause.OUT_OF_MEMORY, f"It was not started: SLURM ended its job.{_said(words)}")
+    unwritten = f"Nothing could be written to the folder of its submission on {note.host}."
     if state is None or may_run(state):  # accounting may think so for ever
-        return Outcome(Cause.LOST, "SLURM knows nothing of its job any more, which did not start it.")
+        unknown = "SLURM knows nothing of its job any more, which did not start it."
+        return Outcome(Cause.LOST, unwritten if note.refused == "receipt" else unknown)
     # Nobody but SLURM itself cancels for this reason.
     in_vain = state.reason == "DependencyNeverSatisfied"
     cause = Cause.LAUNCH_FAILED if in_vain else _OF_STATE.get(state.state, Cause.LAUNCH_FAILED)
     info = f"It was not started: {_story(state, None)}{_said(words)}"
-    if cause is Cause.LAUNCH_FAILED and note.refused:
-        return Outcome(cause, f"Nothing could be written to the folder of its submission on {note.host}.")
+    if cause is Cause.LAUNCH_FAILED and note.refused == "receipt":
+        return Outcome(cause, unwritten)
+    if cause is Cause.LAUNCH_FAILED and was_given_up(note):
+        return Outcome(Cause.LOST, f"It was not started: its job on {note.host} seemed to be lost.")
     if cause is Cause.LAUNCH_FAILED and note.step is not None:
         return Outcome(cause, f"srun could not start it.{_said(words)}")
     if state.signal == _FAILED_LAUNCH:
@@ -265,7 +269,9 @@ def _story(state: JobState, note: Note | None) -> str:
     if state.state == FORGOTTEN:
         return f"SLURM's controller was started again, had forgotten what ran, and ended its job{where}."
     unknown = (
-        " It did not know that it ran, and may take minutes to end it." if note and not state.nodes else ""
+        " It did not know that it ran, and may take minutes to end it."
+        if note and note.end is None and not state.nodes
+        else ""
     )
     reason = f" ({state.reason})" if state.reason and state.reason != "None" else ""
     by = f" by {_user(state.cancelled_by)}" if state.cancelled_by is not None else ""

@@ -19,10 +19,18 @@ class Words:
         self._folder = submission.folder
         self._place = place
         self._last: dict[tuple[str, int], str] = {}
+        self._now: dict[tuple[str, int], str] = {}
+
+    def forget(self) -> None:
+        """Time goes on: what is asked for is read anew, once."""
+        self._now.clear()
 
     def on_job(self, job: str, index: int) -> str:
         """What SLURM wrote into the output of an array task."""
-        return self._place.text(self._folder / f"{job}_{index}.out")
+        key = (job, index)
+        if key not in self._now:
+            self._now[key] = self._place.text(self._folder / f"{job}_{index}.out")
+        return self._now[key]
 
     def last_on_job(self, job: str, index: int) -> str:
         """The end of that; of most array tasks, as others will hardly say anything else."""

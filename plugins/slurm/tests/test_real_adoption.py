@@ -104,6 +104,18 @@ def test_units_of_a_killed_runner_are_adopted(slurm_lab: SlurmLab, place: Path, 
     assert runner.submissions == []
 
 
+def test_a_cancel_ends_all_that_is_being_adopted(slurm_lab: SlurmLab, place: Path) -> None:
+    """Also what was not followed yet when it came."""
+    first = KilledRunner(place / "first", {"a": "wait_for gate"}, {})
+    second = KilledRunner(place / "second", {"a": "exit 0", "b": "wait_for gate"}, {})
+    left = [
+        *first.kill_when(lambda: len(first.run.started()) == 1),
+        second.kill_when(lambda: len(second.run.started()) == 2)[-1],
+    ]
+    assert causes(first.adopt(left, cancel=True)) == ["cancelled", "cancelled"]
+    assert slurm_lab.leftovers_after(5) == []
+
+
 def test_a_job_is_looked_for_until_the_controller_is_back(slurm_lab: SlurmLab, place: Path) -> None:
     """It has not begun, so that only the controller knows of it."""
     runner = KilledRunner(place, {"a": "exit 0"}, {"extra_lines": ["#SBATCH --begin=now+7"]})

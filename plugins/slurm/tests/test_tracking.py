@@ -3,93 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, cast
 
 import pytest
-from fractal_backends_slurm.options import SlurmOptions
-from fractal_backends_slurm.places import Place
-from fractal_backends_slurm.queue_watch import Snapshot
-from fractal_backends_slurm.records import Records
-from fractal_backends_slurm.scheduler import JobState
-from fractal_backends_slurm.submission import Submission
-from fractal_backends_slurm.tracking import Tracker
 
 from conftest import eventually
-from fractal_backends import Cause, Unit, UnitEvent, UnitState
+from fractal_backends import Cause, UnitState
+from tests.helpers.slurm_pair import DEADLINE_S, Pair, Told, verdicts
 
 CANCELLED = "slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-01-01T00:00:00{} ***\n"
 BOTH_RUN = "job n1 \nbooted n1 1000\nstarted a n1 10\nstarted b n1 10\n"
-DEADLINE_S = 0.3
-
-
-class Files:
-    """Receipts, what srun said of each step, and SLURM of the job."""
-
-    def __init__(self) -> None:
-        self.new, self.job = "", ""
-        self.words: list[str] = []
-        self.words_on_job = ""
-        self.written: list[str] = []
-
-    def text(self, path: Path) -> str:
-        if path.name == "7_0.out":
-            return self.words_on_job
-        return self.words.pop(0) if self.words and path.name == "out" else ""
-
-    def receipts(self, *_: object) -> Iterable[tuple[str, bytes]]:
-        new, self.new = self.new, ""
-        return [(f"{self.job}_0.receipt", new.encode())] if new else []
-
-    def put(self, folder: Path, files: Mapping[str, bytes], units: object) -> None:
-        self.written += files
-
-    def fetch(self, units: object) -> None:
-        """All are here."""
-
-
-class NoRecords:
-    """SLURM without accounting."""
-
-    def __init__(self) -> None:
-        self.was_restarted = False
-
-    def of(self, job: str, name: str) -> dict[int, JobState]:
-        return {}
-
-    def may_be_forgotten(self, at: float) -> bool:
-        return self.was_restarted
-
-
-class Pair:
-    """Units a and b, side by side in an array task."""
-
-    def __init__(self) -> None:
-        units = [Unit(0, number, f"/nowhere/{name}", ("true",)) for number, name in enumerate("ab")]
-        submission = Submission("token", Path("/nowhere/token"), {0: units}, job="7")
-        self.files, self.records = Files(), NoRecords()
-        options = SlurmOptions(receipt_deadline=DEADLINE_S)
-        self.tracker = Tracker(submission, cast(Place, self.files), options, cast(Records, self.records))
-
-    def notes(self, text: str, job: str = "7") -> None:
-        """The script of this job wrote this."""
-        self.files.new, self.files.job = text, job
-        self.tracker.read()
-
-    def told(self, state: str | None, **details: Any) -> dict[str, tuple[Cause, str]]:
-        """The verdicts that follow when SLURM says this, asked now."""
-        states = {"7": {0: JobState(state, **{"nodes": "n1", **details})}} if state else {}
-        return verdicts(self.tracker.look(Snapshot(time.monotonic(), {"7": "fractal-token"}, states)))
-
-
-def verdicts(events: Iterable[UnitEvent]) -> dict[str, tuple[Cause, str]]:
-    return {e.unit.label: (e.outcome.cause, e.outcome.info) for e in events if e.outcome is not None}
-
-
-@pytest.fixture
-def pair() -> Pair:
-    return Pair()
 
 
 @pytest.mark.parametrize("name", ["a", "b"])
@@ -126,7 +48,7 @@ def test_a_step_was_cancelled_in_a_job_that_went_on_and_ran_out_of_time(pair: Pa
     pair.files.words = [CANCELLED.format("")]
     pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\nstarted b n1 30\n")
     assert (pair.told("TIMEOUT") | pair.told("TIMEOUT"))["a"][0] is Cause.CANCELLED
-    assert pair.tracker.retry == []
+    assert pair.retried == []
 
 
 @pytest.mark.parametrize(
@@ -213,14 +135,14 @@ def test_a_unit_whose_start_could_not_be_noted_is_submitted_again(pair: Pair) ->
     pair.notes("ended b 20 0 0 5 -1 0 0\nover n1\n")
     pair.told("COMPLETED")
     assert eventually(lambda: "a" not in pair.told("COMPLETED") and bool(pair.tracker.retry), 10)
-    assert [unit.label for unit in pair.tracker.retry] == ["a"]
+    assert pair.retried == ["a"]
 
 
 def test_a_unit_whose_start_can_never_be_noted_is_told_so(pair: Pair) -> None:
     pair.tracker.submission.attempt = 3
     pair.notes("job n1 \nbooted n1 1000\nrefused a 10 receipt\nover n1\n")
     pair.told("COMPLETED")
-    found: dict[str, tuple[Cause, str]] = {}
+    found: Told = {}
     assert eventually(lambda: found.update(pair.told("COMPLETED")) or "a" in found, 10)
     assert found["a"] == (
         Cause.LAUNCH_FAILED,
@@ -267,8 +189,8 @@ def test_a_node_fails_before_a_unit_starts_and_its_job_is_started_again(pair: Pa
     pair.files.words = [CANCELLED.format(" DUE TO NODE FAILURE")]
     pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
     pair.notes("job n2 \nbooted n2 900\nstarted b n2 100\n")
-    assert "a" not in pair.told("RUNNING") | pair.told("RUNNING") | pair.told("RUNNING")
-    assert [unit.label for unit in pair.tracker.retry] == ["a"]
+    assert eventually(lambda: pair.told("RUNNING") != {} or pair.retried != [], 10)
+    assert pair.retried == ["a"]
 
 
 def test_a_unit_was_killed_and_its_job_came_to_its_end_before_it_started_again(pair: Pair) -> None:
@@ -298,241 +220,6 @@ def test_srun_cannot_start_what_it_might(pair: Pair) -> None:
     cause, info = pair.told("COMPLETED")["a"]
     assert cause is Cause.LAUNCH_FAILED
     assert info.startswith("srun could not start it. Its last words: srun: error: Unable to confirm")
-
-
-FORGOTTEN = "srun: error: Unable to create step for job 7: Duplicate job id\n"
-
-
-BEGUN = "begun n1 9\nbooted n1 1000\njob n1 \n"
-"""The controller of this node's cluster may believe that it started later than at 1009 s."""
-
-
-AGAIN = "begun n1/9 24\nbooted n1/9 1000\njob n1/9 \n"
-"""A second start on a node where the first one has not come to its end."""
-
-
-def until_all_is_known(pair: Pair, **details: Any) -> tuple[dict[str, tuple[Cause, str]], list[str]]:
-    """The verdicts once SLURM says CANCELLED, and what is submitted again."""
-    told: dict[str, tuple[Cause, str]] = {}
-
-    def all_is_known() -> bool:
-        told.update(pair.told("CANCELLED", of_controller=True, **details))
-        return len(told) + len(pair.tracker.retry) == 2
-
-    assert eventually(all_is_known, 10)
-    return told, [unit.label for unit in pair.tracker.retry]
-
-
-@pytest.mark.parametrize("attempt", [1, 3])
-def test_a_controller_forgot_that_a_job_ran(pair: Pair, attempt: int) -> None:
-    """It is shown as waiting, started anew and cancelled, although its script came to its own end."""
-    pair.files.words, pair.records.was_restarted = [FORGOTTEN] * 4, True
-    pair.tracker.submission.attempt = attempt
-    pair.notes(BEGUN + "step a 1 20\nstep b 1 20\nover n1\n")
-    assert [pair.told("PENDING"), pair.told("PENDING"), pair.tracker.retry] == [{}, {}, []]
-    told, retried = until_all_is_known(pair, cancelled_by=0, started_at=1020.0)
-    assert (list(told), retried) == (([], ["a", "b"]) if attempt == 1 else (["a", "b"], []))
-    for cause, info in told.values():
-        assert cause is Cause.NODE_FAILURE
-        assert "controller was started again" in info
-        assert FORGOTTEN.strip() in info
-
-
-def test_what_is_started_anew_has_not_ended(pair: Pair) -> None:
-    """Its first start was over; the second one is long in a prolog, or in worker_init."""
-    pair.notes(BEGUN + "over n1\n")
-    looks = [pair.told("PENDING"), pair.told("PENDING")]
-    end = time.monotonic() + 2 * DEADLINE_S
-    while time.monotonic() < end:
-        looks.append(pair.told("RUNNING"))
-    pair.notes("begun n2 9\nbooted n2 2000\n")
-    looks.append(pair.told("RUNNING"))
-    assert not any(looks)
-    assert pair.tracker.retry == []
-    pair.notes(
-        "job n2 \nstarted a n2 20\nended a 25 0 0 1 -1 -1 0\nstarted b n2 26\nended b 30 0 0 1 -1 -1 0\n"
-    )
-    assert [cause for cause, _ in pair.told("RUNNING").values()] == [Cause.DONE] * 2
-
-
-def test_a_unit_was_killed_and_its_job_waits_for_another_start(pair: Pair) -> None:
-    pair.notes(BEGUN + "started a n1 10\nstep a 137 20\nstep b 1 20\nover n1\n")
-    assert [pair.told("PENDING"), pair.told("PENDING")] == [{}, {}]
-    pair.notes("begun n2 9\nbooted n2 2000\njob n2 \nrefused a 20 claimed\nover n2\n")
-    assert {label: cause for label, (cause, _) in pair.told("COMPLETED").items()} == {"a": Cause.KILLED}
-    assert eventually(lambda: not any(pair.told("COMPLETED")) and len(pair.tracker.retry) == 1, 10)
-
-
-def test_a_unit_is_killed_in_a_job_that_was_started_again_and_waits_once_more(pair: Pair) -> None:
-    pair.notes(BEGUN + "over n1\n")
-    assert [pair.told("PENDING"), pair.told("PENDING")] == [{}, {}]
-    pair.notes("begun n2 9\nbooted n2 2000\njob n2 \nstarted a n2 10\nended a 20 0 9 5 -1 0 0\n")
-    assert eventually(lambda: pair.told("PENDING").get("a", (None,))[0] is Cause.NODE_FAILURE, 10)
-
-
-def test_a_script_that_lives_on_starts_no_unit_that_is_submitted_again(pair: Pair) -> None:
-    """Its node failed, SLURM says. What it has started meanwhile is its own."""
-    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
-    assert pair.told("NODE_FAIL") == {}
-    assert pair.files.written == ["b.cancelled"]
-    pair.notes("ended a 20 0 0 5 -1 0 0\nstarted b n1 20\nended b 30 0 0 5 -1 0 0\nover n1\n")
-    assert [cause for cause, _ in pair.told("NODE_FAIL").values()] == [Cause.DONE] * 2
-    assert pair.tracker.retry == []
-
-
-def test_a_script_that_lives_on_starts_no_unit_of_a_job_that_somebody_cancelled(pair: Pair) -> None:
-    """The controller had forgotten that it ran. It stays cancelled."""
-    pair.records.was_restarted = True
-    pair.notes(BEGUN + "started a n1 10\n")
-    assert pair.told("CANCELLED", nodes="") == {}
-    assert pair.files.written == ["b.cancelled"]
-    pair.notes("ended a 20 0 0 5 -1 0 0\nrefused b 20 cancelled\nover n1\n")
-    told: dict[str, tuple[Cause, str]] = {}
-    assert eventually(lambda: told.update(pair.told("CANCELLED", nodes="")) or len(told) == 2, 10)
-    assert (told["a"][0], told["b"][0]) == (Cause.DONE, Cause.CANCELLED)
-    assert pair.tracker.retry == []
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True])
-def test_a_script_that_lives_on_comes_to_a_unit_that_is_to_be_submitted_again(
-    pair: Pair, is_cancelled: bool
-) -> None:
-    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
-    assert pair.told("NODE_FAIL") == {}
-    pair.notes("ended a 20 0 0 5 -1 0 0\nrefused b 20 cancelled\nover n1\n")
-    if is_cancelled:
-        assert verdicts(pair.tracker.give_up())["b"][0] is Cause.CANCELLED
-    else:
-        assert eventually(lambda: "b" not in pair.told("NODE_FAIL") and bool(pair.tracker.retry), 10)
-    assert [unit.label for unit in pair.tracker.retry] == ([] if is_cancelled else ["b"])
-
-
-def test_a_unit_runs_that_another_start_was_told_not_to_start(pair: Pair) -> None:
-    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
-    pair.notes("job n2 \nbooted n2 1000\nrefused a 20 cancelled\n")
-    assert pair.told("RUNNING") == {}
-    pair.notes("ended a 30 0 0 5 -1 0 0\n")
-    assert pair.told("RUNNING")["a"][0] is Cause.DONE
-
-
-def test_a_unit_is_started_by_the_second_job_of_a_submission(pair: Pair) -> None:
-    """As its first answer was lost; that one is killed before it can write down its end."""
-    pair.notes("job n2 \nbooted n2 1000\nstarted a n2 9\n", job="8")
-    assert pair.tracker.submission.jobs == ["7", "8"]
-    pair.notes("job n1 \nbooted n1 1000\nrefused a 10 claimed\n")
-    names = dict.fromkeys("78", "fractal-token")
-    states = {"7": {0: JobState("RUNNING", nodes="n1")}, "8": {0: JobState("NODE_FAIL", nodes="n2")}}
-
-    def found() -> bool:
-        events = pair.tracker.look(Snapshot(time.monotonic(), names, states))
-        return verdicts(events).get("a", (None,))[0] is Cause.NODE_FAILURE
-
-    assert eventually(found, 10)
-
-
-@pytest.mark.parametrize("state", ["POWER_UP_NODE", "EXPEDITING", "A_NEW_ONE"])
-def test_a_state_that_is_not_known_is_no_end(pair: Pair, state: str) -> None:
-    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nended a 20 0 9 5 -1 0 0\n")
-    end = time.monotonic() + 3 * DEADLINE_S
-    while time.monotonic() < end:
-        assert pair.told(state) == {}
-    assert pair.told("CANCELLED")["a"][0] is Cause.CANCELLED
-
-
-def test_units_of_a_job_that_is_preempted(pair: Pair) -> None:
-    """What was not started is submitted again."""
-    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\n")
-    told: dict[str, tuple[Cause, str]] = {}
-    assert eventually(lambda: told.update(pair.told("PREEMPTED")) or len(pair.tracker.retry) == 1, 10)
-    assert told["a"][0] is Cause.CANCELLED
-    assert "PREEMPTED" in told["a"][1]
-    assert [unit.label for unit in pair.tracker.retry] == ["b"]
-
-
-def test_a_job_that_is_over_is_held(pair: Pair) -> None:
-    """Where the controller has forgotten nothing, it is not waited for, but cancelled in the end."""
-    pair.notes("begun n1 9\nover n1\n")
-    told = pair.told("PENDING", reason="JobHeldAdmin") | pair.told("PENDING", reason="JobHeldAdmin")
-    assert [cause for cause, _ in told.values()] == [Cause.LAUNCH_FAILED] * 2
-    assert pair.tracker.array_tasks.are_left
-
-
-def test_a_waiting_array_task_is_cancelled_that_a_controller_forgot_to_have_started(pair: Pair) -> None:
-    """Nothing is left of it, but other array tasks of its job are known. Its script may go on for minutes."""
-    pair.records.was_restarted = True
-    pair.notes(BEGUN + "started a n1 10\n")
-    assert pair.told("PENDING") == {}
-    told: dict[str, tuple[Cause, str]] = {}
-    others = {"7": {1: JobState("RUNNING", nodes="n2")}}
-
-    def both_are_told() -> bool:
-        snapshot = Snapshot(time.monotonic(), {"7": "fractal-token"}, others)
-        told.update(verdicts(pair.tracker.look(snapshot)))
-        return len(told) == 2
-
-    assert eventually(both_are_told, 10)
-    assert {cause for cause, _ in told.values()} == {Cause.CANCELLED}
-    assert "may take minutes to end it" in told["a"][1]
-    assert (pair.files.written, pair.tracker.retry) == (["b.cancelled"], [])
-
-
-def test_a_node_refuses_what_a_controller_has_forgotten(pair: Pair) -> None:
-    """It may say that the job failed; by itself, it would have failed in a start that it knew of."""
-    pair.records.was_restarted = True
-    pair.notes(BEGUN + "started a n1 10\n")
-    told: dict[str, tuple[Cause, str]] = {}
-    details = {"of_controller": True, "exit_code": 1, "reason": "NonZeroExitCode", "started_at": 1020.0}
-    assert eventually(lambda: told.update(pair.told("FAILED", **details)) or len(pair.tracker.retry) == 1, 10)
-    assert told["a"][0] is Cause.NODE_FAILURE
-    assert [unit.label for unit in pair.tracker.retry] == ["b"]
-
-
-@pytest.mark.parametrize(
-    ("was_restarted", "details", "cause"),
-    [
-        (True, {"started_at": 1020.0, "signal": 15}, Cause.NODE_FAILURE),
-        (True, {"started_at": 1020.0, "cancelled_by": 1000}, Cause.CANCELLED),
-        (True, {"started_at": 1020.0, "nodes": ""}, Cause.CANCELLED),
-        (True, {"started_at": 1009.0}, Cause.CANCELLED),
-        (True, {"started_at": None}, Cause.CANCELLED),
-        (False, {"started_at": 1020.0}, Cause.CANCELLED),
-    ],
-)
-def test_a_job_that_runs_is_cancelled(
-    pair: Pair, was_restarted: bool, details: dict[str, Any], cause: Cause
-) -> None:
-    """By somebody, or by a controller that forgot that it ran: it believes that it started it later."""
-    pair.files.words, pair.records.was_restarted = [CANCELLED.format("")], was_restarted
-    pair.notes(BEGUN + "started a n1 10\nstep a 137 20\n")
-    told, retried = until_all_is_known(pair, **details)
-    assert told["a"][0] is cause
-    assert retried == (["b"] if cause is Cause.NODE_FAILURE else [])
-
-
-@pytest.mark.parametrize(
-    ("notes", "details", "is_tried_again"),
-    [
-        ("", {"signal": 0}, True),
-        ("", {"signal": 15}, False),
-        ("", {"signal": 0, "cancelled_by": 1000}, False),
-        ("", {"signal": 0, "nodes": ""}, False),
-        ("begun n1 9\nbooted n1 1000\n", {"signal": 15, "started_at": 1020.0}, True),
-        ("begun n1 9\nbooted n1 1000\nover n1\n", {"signal": 15, "started_at": 1008.0}, False),
-        (BEGUN + "begun n2 9\nbooted n2 1015\n", {"signal": 15, "started_at": 1024.0}, True),
-        (BEGUN + "over n1\n" + AGAIN, {"signal": 15, "started_at": 1024.0}, False),
-        (BEGUN + AGAIN, {"signal": 15, "started_at": 1024.0}, True),
-    ],
-)
-def test_a_job_is_cancelled_before_its_units_start(
-    pair: Pair, notes: str, details: dict[str, Any], is_tried_again: bool
-) -> None:
-    """By somebody, while it is being started or in worker_init; or its node takes it for one that the
-    controller has forgotten, or the controller itself has forgotten it."""
-    pair.records.was_restarted = True
-    pair.notes(notes)
-    told, retried = until_all_is_known(pair, **details)
-    assert retried == (["a", "b"] if is_tried_again else [])
-    assert all(cause is Cause.CANCELLED for cause, _ in told.values())
 
 
 def test_a_unit_was_killed_long_before_its_job_started_again(pair: Pair) -> None:
@@ -602,5 +289,21 @@ def test_a_job_is_cancelled_before_a_unit_of_it_starts(pair: Pair) -> None:
 def test_a_node_fails_before_a_unit_starts(pair: Pair) -> None:
     pair.files.words = [CANCELLED.format(" DUE TO NODE FAILURE")]
     pair.notes("job n1 \nbooted n1 1000\nstep a 143 20\n")
-    assert [pair.told(state) for state in ("COMPLETING", "NODE_FAIL", "NODE_FAIL")] == [{}, {}, {}]
-    assert "a" in [unit.label for unit in pair.tracker.retry]
+    assert pair.told("COMPLETING") == {}
+    assert pair.until_all_is_known("NODE_FAIL") == {}
+    assert pair.retried == ["a", "b"]
+
+
+def test_what_a_job_printed_is_read_once_for_all_its_units() -> None:
+    pair = Pair("abcdefgh")
+    assert pair.until_all_is_known("TIMEOUT").keys() == set("abcdefgh")
+    assert pair.files.read == ["7_0.out"]
+
+
+def test_nothing_can_be_written_on_a_node_whose_epilog_is_long(pair: Pair) -> None:
+    pair.tracker.submission.attempt = 3
+    pair.notes("job n1 \nbooted n1 1000\nrefused a 10 receipt\nrefused b 11 receipt\nover n1\n")
+    told = pair.until_all_is_known("COMPLETING")
+    assert {info for _, info in told.values()} == {
+        "Nothing could be written to the folder of its submission on n1."
+    }

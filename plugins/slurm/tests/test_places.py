@@ -1,0 +1,67 @@
+"""Files in a folder of their own, reached with tar, where that goes wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fractal_backends_slurm.places import OtherPlace, PlaceError
+
+from fractal_backends import Unit
+
+LONG = "started a n1 10\n" * 100
+
+
+class Remote:
+    """A folder in the place of one on another machine; `before`: what is called in the place of sudo."""
+
+    def __init__(self, folder: Path, before: list[str]) -> None:
+        self.local, self.remote = folder / "local", folder / "remote"
+        self.folder = self.remote / "task"
+        for path in (self.local / "task", self.folder):
+            path.mkdir(parents=True)
+        self.place = OtherPlace(self.local, self.remote, None, as_user=lambda user: before)
+
+    def unit(self, label: str) -> Unit:
+        return Unit(0, 0, str(self.local / "task" / label), ("true",))
+
+
+CUT_OFF = ["sh", "-c", '"$@" | head -c {}', "sh"]
+"""As a tar that is killed, in the middle of a file or before it."""
+
+
+@pytest.fixture(params=[700, 1500])
+def cut_off(tmp_path: Path, request: pytest.FixtureRequest) -> Remote:
+    return Remote(tmp_path, [word.format(request.param) for word in CUT_OFF])
+
+
+def test_a_folder_in_the_place_of_an_output(tmp_path: Path) -> None:
+    remote = Remote(tmp_path, [])
+    (remote.folder / "a.metadiff.json").mkdir()
+    (remote.folder / "a.metadiff.json" / "x").write_text("x")
+    for label in "ab":
+        (remote.folder / f"{label}.log").write_text(label)
+    remote.place.fetch([remote.unit("a"), remote.unit("b")])
+    assert sorted(path.name for path in (remote.local / "task").iterdir()) == ["a.log", "b.log"]
+
+
+def test_tar_is_killed_while_it_brings_files(cut_off: Remote) -> None:
+    (cut_off.folder / "a.log").write_text(LONG)
+    with pytest.raises(PlaceError, match=r"Cannot read .*/task: unexpected end of data"):
+        cut_off.place.fetch([cut_off.unit("a")])
+    assert list((cut_off.local / "task").iterdir()) == []
+
+
+def test_tar_is_killed_while_it_reads(cut_off: Remote) -> None:
+    (cut_off.folder / "7_0.receipt").write_text(LONG)
+    assert list(cut_off.place.receipts(cut_off.folder)) == []
+    assert cut_off.place.text(cut_off.folder / "7_0.receipt") == ""
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    remote = Remote(tmp_path, ["/nowhere/sudo"])
+    (remote.local / "task" / "a.args.json").write_text("{}")
+    with pytest.raises(PlaceError, match=r"Cannot read .*/nowhere/sudo"):
+        remote.place.fetch([remote.unit("a")])
+    with pytest.raises(PlaceError, match=r"Cannot write to .*/nowhere/sudo"):
+        remote.place.put(remote.folder / "x", {"units": b"a\n"}, [remote.unit("a")])
