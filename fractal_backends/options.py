@@ -164,6 +164,7 @@ def _example_of_list(given: Any) -> str:
 def _unknown(key: str, model: type[Options]) -> str:
     names = list(model.model_fields)
     near = difflib.get_close_matches(str(key), names, 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    valid = f"the valid ones are {', '.join(names)}" if names else "this backend has no options"
-    return f"{key}: unknown option; {valid}.{hint}"
+    if not names:
+        return f"{key}: unknown option; this backend has no options."
+    hint = f"did you mean {near[0]}? The" if near else "the"
+    return f"{key}: unknown option; {hint} valid ones are {', '.join(names)}."

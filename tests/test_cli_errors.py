@@ -204,7 +204,7 @@ NAME = "parallel_tasks_per_job"
     [
         (
             "parallel_task_per_job=2",
-            ["unknown option", "the valid ones are", f"Did you mean {NAME}?"],
+            [f"unknown option; did you mean {NAME}? The valid ones are "],
         ),
         (NAME, [f"--option '{NAME}' must have the form KEY=VALUE"]),
         (f"{NAME}=0", [f"{NAME}: Input should be greater than 0 (got 0)"]),

@@ -111,7 +111,7 @@ def test_a_backend_takes_its_file_apart(tmp_path: Path, monkeypatch: pytest.Monk
     meta = {"profile": "none", "low": "x"}
     found = problems(backend, {}, {"profile": "long", "low": 60}, meta)
     beginnings = [
-        "profile wrong: steps: unknown option; the valid ones are low, high, step.",
+        "profile wrong: steps: unknown option; did you mean step? The valid ones are low, high, step.",
         "task 1 ('t1'), meta_parallel + profile long: low=60 is above high=50",
         "task 2 ('t2'), meta_parallel: profile 'none': the file has usual, long",
         "task 2 ('t2'), meta_parallel: low: ",

@@ -155,6 +155,7 @@ _WRONG_SETTINGS = {
     '{"faults": {"plan": [{"fault": "silent", "on": "start"}]}}': "silent cannot come with 'start'.",
     '{"faults": {"plan": [{"fault": "vanish", "processes": "x"}]}}': "processes is one of die, live",
     '{"faults": {"seed": 1, "plan": []}}': "There is either a plan or a seed, not both.",
+    '{"faults": {"seed": 1, "plan": [{"fault": "nonsense"}]}}': "There is no fault 'nonsense'.",
     '{"faults": {"seed": 1, "amount": 2}}': "Unknown amount. Known: seed, count, ",
     "[]": "In the configuration: expected an object, not [].",
     "{": "is not JSON: ",

@@ -365,7 +365,7 @@ def test_an_unknown_key_is_refused_with_the_valid_ones(
     assert f"{place}: parallel_task_per_job: unknown" in message
     for name in LocalBackendConfig.model_fields:
         assert name in message
-    assert f"Did you mean {OPTION}?" in message
+    assert f"did you mean {OPTION}?" in message
     assert not folder.exists()
 
 

@@ -144,10 +144,10 @@ def _of_site(section: Source) -> Source:
 
 def _unknown(key: str, names: tuple[str, ...]) -> str:
     near = difflib.get_close_matches(key, names, 1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = f"did you mean {near[0]}? The" if near else "the"
     if names == _SECTIONS and key in SlurmOptions.model_fields:
-        hint = f" It is an option: it belongs into {_DEFAULT}."
-    return f"{key}: unknown key; the valid ones are {', '.join(names)}.{hint}"
+        hint = f"it is an option: it belongs into {_DEFAULT}. The"
+    return f"{key}: unknown key; {hint} valid ones are {', '.join(names)}."
 
 
 # GPUs

@@ -393,14 +393,12 @@ def test_everything_wrong_with_the_file_is_told_at_once_with_its_place(site: Cal
     found = problems({"time": "soon"}, {"nodelist": "a\nb"})
     text = "\n".join(found)
     for part in (
-        "site.json: gpu_config: unknown key; the valid ones are default_slurm_config, batching_config,",
-        "Did you mean gpu_slurm_config?",
-        "partition: unknown key;",
-        "It is an option: it belongs into default_slurm_config.",
+        "site.json: gpu_config: unknown key; did you mean gpu_slurm_config? The valid ones are default_",
+        "partition: unknown key; it is an option: it belongs into default_slurm_config. The ",
         "site.json, default_slurm_config: partiton: unknown option;",
         "site.json, default_slurm_config: mem: ",
         "site.json, gpu_slurm_config: gpus: must not be empty",
-        "site.json, batching_config: target_jobs: unknown key; the valid ones are target_cpus_per_job, max_",
+        "site.json, batching_config: target_jobs: unknown key; did you mean target_num_jobs? The valid ones are ",
         "site.json, user_local_exports: user_local_exports.A-B",
         "site.json, user_local_exports: user_local_exports.OUT: must be a relative path",
         "task 0 ('t'), meta_parallel: time: must be a time as SLURM has it",

@@ -74,25 +74,22 @@ class Fault:
 
 def plan(values: dict[str, Any]) -> list[Fault]:
     """What the configuration says. Raises FaultError with all that is wrong, a line each."""
-    if "seed" in values and "plan" in values:
-        raise FaultError("There is either a plan or a seed, not both.")
-    if "seed" in values:
+    at_random = {key: value for key, value in values.items() if key != "plan"} if "seed" in values else {}
+    by_plan = {key: value for key, value in values.items() if key not in at_random}
+    wrong = ["There is either a plan or a seed, not both."] if at_random and by_plan else []
+    if at_random:
         kinds = values.get("kinds")
-        wrong = _problems(values, _RANDOM) + _unknown_kinds(kinds if isinstance(kinds, list) else [])
-        if wrong:
-            raise FaultError("\n".join(wrong))
-        return _at_random(**values)
-    if wrong := _problems(values, {"plan": "list[Any]"}):
-        raise FaultError("\n".join(wrong))
+        wrong += _problems(at_random, _RANDOM) + _unknown_kinds(kinds if isinstance(kinds, list) else [])
+    problems = _problems(by_plan, {"plan": "list[Any]"})
     faults: list[Fault] = []
-    for item in values.get("plan", []):
+    for item in [] if problems else by_plan.get("plan", []):
         try:
             faults.append(_read(item))
         except FaultError as error:
-            wrong.append(str(error))
-    if wrong:
+            problems.append(str(error))
+    if wrong := wrong + problems:
         raise FaultError("\n".join(wrong))
-    return faults
+    return _at_random(**at_random) if at_random else faults
 
 
 def _problems(values: dict[str, Any], known: dict[str, str]) -> list[str]:

@@ -258,6 +258,8 @@ class Server:
         elif words[:1] == ["fault"] and len(words) == 2:
             try:
                 (fault,) = faults.plan({"plan": [json.loads(words[1])]})
+            except json.JSONDecodeError as error:
+                raise Refused(f"dummyctl: {words[1]!r} is not JSON: {error}\n") from None
             except ValueError as error:
                 raise Refused(f"dummyctl: {error}\n") from None
             if not self._misbehaviour.now(fault):
