@@ -398,7 +398,7 @@ def test_everything_wrong_with_the_file_is_told_at_once_with_its_place(site: Cal
         "site.json, default_slurm_config: partiton: unknown option;",
         "site.json, default_slurm_config: mem: ",
         "site.json, gpu_slurm_config: gpus: must not be empty",
-        "site.json, batching_config: target_jobs: unknown key; did you mean target_num_jobs? The valid ones are ",
+        "site.json, batching_config: target_jobs: unknown key; did you mean target_num_jobs? The valid ones ",
         "site.json, user_local_exports: user_local_exports.A-B",
         "site.json, user_local_exports: user_local_exports.OUT: must be a relative path",
         "task 0 ('t'), meta_parallel: time: must be a time as SLURM has it",
