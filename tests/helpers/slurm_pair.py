@@ -90,6 +90,7 @@ class Pair:
 
     def told_of(self, states: Mapping[int, dict[int, JobState]]) -> Told:
         """The same where SLURM says something of several jobs or array tasks."""
+        self.tracker.read()
         jobs = {str(number): tasks for number, tasks in states.items()}
         names = dict.fromkeys(["7", *jobs], "fractal-token")
         return verdicts(self.tracker.look(Snapshot(time.monotonic(), names, jobs)))

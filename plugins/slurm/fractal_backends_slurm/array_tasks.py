@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from . import verdicts
@@ -140,7 +140,7 @@ class ArrayTasks:
             return JobState("CANCELLED") if waited and self._was_cancelled_waiting(job, index) else None
         if found is not None:
             state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
-        if state is not None and self._was_forgotten(job, {**records, index: state}, index):
+        if state is not None and self._was_forgotten(state, records.get(self._last_index), job, index):
             return replace(state, state=verdicts.FORGOTTEN)
         return state
 
@@ -158,15 +158,15 @@ class ArrayTasks:
         """Whether the controller may have forgotten some acts."""
         return self._records.may_be_forgotten(self.snapshot.asked_at)
 
-    def _was_forgotten(self, job: str, states: Mapping[int, JobState], index: int) -> bool:
+    def _was_forgotten(self, state: JobState, last: JobState | None, job: str, index: int) -> bool:
         """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
         that it ran: it starts it anew, and what its node says to that makes it end it.
 
-        The last array task has the number of all, which are ended with it.
+        The last array task has the number of all, which are ended with it; `last` is its state.
         """
-        is_odd = self._is_odd(states[index], job, index)
-        if not is_odd and self._last_index in states and states[index].state == "CANCELLED":
-            is_odd = self._is_odd(states[self._last_index], job, self._last_index)
+        is_odd = self._is_odd(state, job, index)
+        if last is not None and state.state == "CANCELLED" and not state.cancelled_by:
+            is_odd |= self._is_odd(last, job, self._last_index)
         return is_odd and self.forgot
 
     def _is_odd(self, state: JobState, job: str, index: int) -> bool:

@@ -23,22 +23,25 @@ class Fence:
         self._place = place
         self._patience_s = patience_s
         self._wanted: dict[str, None] = {}
-        self._since: dict[str, float] = {}
+        self._tried_since: dict[str, float] = {}
         """Units that are not to start, by label, and when that was first tried, on the monotonic clock."""
-        self.failed: set[str] = set()
-        """Those of them whose file cannot be written: they may still start."""
+        self._held_since: dict[str, float] = {}
+        """Since when their files are there."""
 
     def __contains__(self, label: object) -> bool:
         """Whether it is tried to keep a unit from starting."""
-        return label in self._since
+        return label in self._tried_since
 
-    def has_held(self, label: str) -> bool:
-        """Whether a unit that has not started by now never will, or all was tried; else it is to be."""
-        is_there = label in self._since and label not in self.failed
-        if not is_there:
-            self._wanted[label] = None
-        patience_s = self._patience_s / _SHOWN_SHARE if is_there else self._patience_s
-        return label in self._since and time.monotonic() - self._since[label] > patience_s
+    def has_failed(self, label: str) -> bool:
+        """Whether the file of a unit cannot be written: it may still start."""
+        return label in self._tried_since and label not in self._held_since
+
+    def has_held(self, label: str, at: float) -> bool:
+        """Whether a unit that had not started at that time never will, or all was tried; else it is to be."""
+        if label in self._held_since:
+            return at - self._held_since[label] > self._patience_s / _SHOWN_SHARE
+        self._wanted[label] = None
+        return label in self._tried_since and at - self._tried_since[label] > self._patience_s
 
     def put(self) -> None:
         """Write the files that were found to be needed."""
@@ -46,11 +49,9 @@ class Fence:
         if not labels:
             return
         for label in labels:
-            self._since.setdefault(label, time.monotonic())
+            self._tried_since.setdefault(label, time.monotonic())
         if self._write(f"{label}.{CANCELLED_FILE}" for label in labels):
-            self.failed.difference_update(labels)
-        else:
-            self.failed.update(labels)
+            self._held_since.update(dict.fromkeys(labels, time.monotonic()))
 
     def close(self, left: Iterable[str]) -> None:
         """None of the units that are left starts, nor any other of the submission, unless another runner may
@@ -62,7 +63,7 @@ class Fence:
 
     def clear(self) -> None:
         """Nothing is submitted again: what was kept from starting is over."""
-        self._since.clear()
+        self._tried_since.clear()
 
     def _write(self, names: Iterable[str]) -> bool:
         try:

@@ -67,7 +67,7 @@ class QueueWatch:
         """When it was last asked, or heard,"""
         self._pause_s = 0.0
         """and for how long it is spared then."""
-        self._took_s = math.inf
+        self._took_s = 0.0
         """How long the last answer took. One alone may have waited for a controller that was away."""
         self.problem = ""
         """Why a question got no answer, if one got none,"""

@@ -88,7 +88,7 @@ class _Job:
     limit_s: int | None = None
     """How long each of its units may run."""
     last: dict[int, str] = field(default_factory=dict)
-    """The unit that was started last, by the start that it was."""
+    """The unit that began last in each start."""
 
     def begin(self, host: str) -> None:
         """Take in a start by this process of a node, unless it is known."""
@@ -139,7 +139,8 @@ class Receipts:
                     self.notes[label] = Note(
                         started_at, number, _node(host), uptime=float(uptime), start=start
                     )
-                    job.last[start] = label
+                    if float(uptime) >= self._note(job.last.get(start, label)).uptime:
+                        job.last[start] = label
                     return label
                 case ["ended", label, *rest]:
                     note = self._note(label)

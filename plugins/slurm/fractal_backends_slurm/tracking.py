@@ -68,7 +68,7 @@ class Tracker:
         self._growing: set[str] = set()
         self._full: set[str] = set()
         """Receipts, by name."""
-        self._looked_at = 0.0
+        self._read_at = self._looked_at = 0.0
         self._started: set[str] = set()
         self._came_on: set[int] = set()
         """Array tasks that started a unit."""
@@ -98,7 +98,7 @@ class Tracker:
 
     def read(self) -> None:
         """Take in new receipts."""
-        submission = self.submission
+        submission, self._read_at = self.submission, time.monotonic()
         self._full.update(name for name in self._growing if self._is_full(name))
         self._growing -= self._full
         for name, text in self._place.receipts(submission.folder, self._full):
@@ -328,7 +328,7 @@ class Tracker:
     ) -> None:
         if self._may_still_start(unit, index, state):
             return
-        if unit.label not in self._fence.failed and self._may_try_again(outcome, state, index, words):
+        if not self._fence.has_failed(unit.label) and self._may_try_again(outcome, state, index, words):
             self._close(unit)
             self.retry.append(unit)
         else:
@@ -338,7 +338,7 @@ class Tracker:
         """Whether a job script may still start a unit; it is told not to."""
         if unit.label not in self._fence and not self.array_tasks.may_live_on(index, state):
             return False
-        return not self._fence.has_held(unit.label)
+        return not self._fence.has_held(unit.label, self._read_at)
 
     def _may_try_again(self, outcome: Outcome, state: JobState | None, index: int, words: str) -> bool:
         was_preempted = state is not None and state.state == "PREEMPTED"

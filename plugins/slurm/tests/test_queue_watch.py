@@ -71,8 +71,8 @@ def test_it_is_asked_once_in_an_interval(clock: Clock) -> None:
 
 
 def test_one_that_is_slow_is_spared(clock: Clock) -> None:
-    assert pauses(clock, [4.0] * 4) == [20.0] * 3
-    assert pauses(clock, [50.0] * 3) == [30.0] * 2
+    assert pauses(clock, [4.0] * 4) == [1.0, 20.0, 20.0]
+    assert pauses(clock, [50.0] * 3) == [1.0, 30.0]
 
 
 def test_one_that_was_away_is_asked_at_once(clock: Clock) -> None:

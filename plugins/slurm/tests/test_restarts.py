@@ -4,6 +4,7 @@ was started again and had forgotten something."""
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -238,6 +239,17 @@ def test_the_array_is_cancelled_for_its_last_task_that_a_node_takes_for_a_forgot
     assert pair.retried == ["a", "b"]
 
 
+def test_somebody_cancels_one_task_of_an_array_whose_last_one_was_forgotten() -> None:
+    pair = Pair("ab", tasks=2)
+    pair.records.was_restarted = True
+    pair.notes(BEGUN)
+    ended = JobState("CANCELLED", nodes="n1", cancelled_by=0, started_at=1009.0, of_controller=True)
+    states = pair.records.found = {0: replace(ended, cancelled_by=1000), 1: ended}
+    told: Told = {}
+    assert eventually(lambda: told.update(pair.told_of({7: states})) or pair.tracker.is_over, 10)
+    assert (told["a"][0], pair.retried) == (Cause.CANCELLED, ["b"])
+
+
 @pytest.mark.parametrize("state", ["TIMEOUT", "COMPLETED", "NODE_FAIL"])
 def test_a_second_job_of_a_submission_starts_no_unit_that_is_submitted_again(pair: Pair, state: str) -> None:
     """It is in worker_init."""
@@ -270,6 +282,20 @@ def test_what_was_just_started_shows_before_it_is_submitted_again(pair: Pair, st
     assert eventually(lambda: "b" not in pair.told(state) and pair.files.written == ["b.cancelled"], 10)
     pair.notes("ended a 20 0 0 5 -1 0 0\nstarted b n1 20\n")
     pair.told(state)
+    assert pair.retried == []
+
+
+def test_what_was_kept_from_starting_late_is_given_time_then(pair: Pair) -> None:
+    """There was no room for the file at first."""
+    pair.files.are_full = True
+    pair.notes(BEGUN + "started a n1 10\n")
+    end = time.monotonic() + DEADLINE_S / 2
+    while time.monotonic() < end:
+        assert pair.told("NODE_FAIL") == {}
+    pair.files.are_full = False
+    assert eventually(lambda: pair.told("NODE_FAIL") == {} and pair.files.written == ["b.cancelled"], 10)
+    pair.notes("ended a 20 0 0 5 -1 0 0\nstarted b n1 20\n")
+    pair.told("NODE_FAIL")
     assert pair.retried == []
 
 

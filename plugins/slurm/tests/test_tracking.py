@@ -294,6 +294,13 @@ def test_a_node_fails_before_a_unit_starts(pair: Pair) -> None:
     assert pair.retried == ["a", "b"]
 
 
+def test_units_that_began_side_by_side_are_noted_in_another_order() -> None:
+    """The job went on after one was killed, and then ran out of time."""
+    pair = Pair("abc")
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nstarted c n1 25\nstarted b n1 15\nstep a 137 20\n")
+    assert pair.told("TIMEOUT")["a"][0] is Cause.KILLED
+
+
 def test_what_a_job_printed_is_read_once_for_all_its_units() -> None:
     pair = Pair("abcdefgh")
     assert pair.until_all_is_known("TIMEOUT").keys() == set("abcdefgh")
