@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from . import verdicts
@@ -140,7 +140,7 @@ class ArrayTasks:
             return JobState("CANCELLED") if waited and self._was_cancelled_waiting(job, index) else None
         if found is not None:
             state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
-        if state is not None and self._was_forgotten(state, records.get(self._last_index), job, index):
+        if state is not None and self._was_forgotten(state, job, index, records):
             return replace(state, state=verdicts.FORGOTTEN)
         return state
 
@@ -158,15 +158,16 @@ class ArrayTasks:
         """Whether the controller may have forgotten some acts."""
         return self._records.may_be_forgotten(self.snapshot.asked_at)
 
-    def _was_forgotten(self, state: JobState, last: JobState | None, job: str, index: int) -> bool:
+    def _was_forgotten(self, state: JobState, job: str, index: int, records: Mapping[int, JobState]) -> bool:
         """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
         that it ran: it starts it anew, and what its node says to that makes it end it.
 
-        The last array task has the number of all, which are ended with it; `last` is its state.
+        The last array task has the number of all, which are ended with it.
         """
         is_odd = self._is_odd(state, job, index)
-        if last is not None and state.state == "CANCELLED" and not state.cancelled_by:
-            is_odd |= self._is_odd(last, job, self._last_index)
+        if not is_odd and state.state == "CANCELLED" and not state.cancelled_by and self.forgot:
+            last = max(records, default=0) if self._submission.adopted else self._last_index
+            is_odd = last in records and self._is_odd(records[last], job, last)
         return is_odd and self.forgot
 
     def _is_odd(self, state: JobState, job: str, index: int) -> bool:

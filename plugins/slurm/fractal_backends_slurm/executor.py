@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import cast
 
@@ -34,7 +34,7 @@ from .tracking import Tracker
 
 _LAST_S, _QUICK_S, _SLOW_S = 0.01, 0.05, 1.0
 _MANY = 10
-"""Array tasks that a message names."""
+"""Jobs, or array tasks, that a message names."""
 _SHARE = 10
 """The runner sleeps so many times as long as it worked, so that it uses little of a core."""
 _CONFIRM_S = 10.0
@@ -73,6 +73,8 @@ class SlurmExecutor(UnitExecutor):
         with self._lock:
             events = list(self._adopt([unit for unit in units if unit.handle is not None]))
             is_late = self._cancelled.is_set()
+            for tracker in self._trackers if is_late else ():
+                tracker.read()
         yield from events
         if is_late:  # for a cancel that ended all there was to follow
             self._gone.wait()
@@ -311,7 +313,8 @@ class SlurmExecutor(UnitExecutor):
             except SchedulerError as error:
                 if time.monotonic() > warn_at:
                     warn_at = time.monotonic() + _WARN_S
-                    self._logger.warning("Cannot say yet that all jobs have ended: %s", error)
+                    names = _named(tracker.submission.name for tracker in kept)
+                    self._logger.warning("Cannot say yet that all jobs have ended%s: %s", names, error)
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)
 
@@ -346,6 +349,12 @@ class SlurmExecutor(UnitExecutor):
         finally:
             self._queue.forget(names)
         return None
+
+
+def _named(jobs: Iterable[str]) -> str:
+    """Some of them, to be read behind what is said of all."""
+    names = sorted(jobs)
+    return f" ({', '.join(names[:_MANY])}{', …' if len(names) > _MANY else ''})" if names else ""
 
 
 def _is_left(snapshot: Snapshot, submission: Submission) -> bool:

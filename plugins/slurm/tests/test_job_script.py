@@ -263,13 +263,19 @@ def test_what_a_submission_writes_to_is_away_for_a_moment(node: Node) -> None:
     """While the first unit is to start; nothing can be noted, not even that it was refused."""
     for label in ("0_par_0000000", "0_par_0000001"):
         (node.place / f"{label}.metadiff.json").touch()  # is removed before a unit starts
-    away = _q(node.place / "away")
-    move = f"if [ -e {away} ]; then mv {away} {_q(node.folder)}; else mv {_q(node.folder)} {away}; fi"
+    away, folder = _q(node.place / "away"), _q(node.folder)
+    move = f"if mkdir {away}; then mv {folder} {away}; (sleep 1; mv {away}/* {folder}) >/dev/null 2>&1 & fi"
     _program(node.place / "bin" / "rm", f'/bin/rm "$@"\ncase $2 in *.metadiff.json) {move} ;; esac')
     notes = node.run("exit 3", "true", worker_init=f"PATH={_q(node.place / 'bin')}:$PATH")
     assert {label: _end(note).is_good for label, note in notes.items()} == {"0_par_0000001": True}
     assert not (node.place / "0_par_0000000.log").exists()
     assert node.exit_code == 0
+
+
+def test_what_a_submission_writes_to_is_away_while_a_unit_ends(node: Node) -> None:
+    away, folder = _q(node.place / "away"), _q(node.folder)
+    notes = node.run(f"mv {folder} {away}; (sleep 1.5; mv {away} {folder}) & exit 3", "true")
+    assert [_end(note).exit_code for note in notes.values()] == [3, 0]
 
 
 def test_array_tasks_have_their_own_units(node: Node) -> None:
