@@ -113,6 +113,23 @@ def test_slurm_loses_the_scripts_of_jobs_that_it_is_launching(
     assert (place / "lost-2").is_dir()
 
 
+def test_a_controller_takes_steps_for_running_that_have_ended(
+    start_run: StartRun, slurm_lab: SlurmLab
+) -> None:
+    """Later ones of their job would wait for ever: it has saved its jobs only before."""
+    options = {"tasks_per_job": 6, "parallel_tasks_per_job": 2}
+    later = dict.fromkeys("cd", "wait_for gate_2") | {"e": "exit 0", "bad": "exit 3"}
+    run = start_run({"a": GATED, "b": GATED, **later}, options)
+    must_be_told_started(run, "a", "b")
+    slurm_lab.wait_until_saved()
+    run.open("gate")
+    must_be_told_started(run, "c", "d")
+    slurm_lab.crash_slurmctld()
+    slurm_lab.start_slurmctld()
+    run.open("gate_2")
+    run.must_end(bad=Cause.TASK_ERROR)
+
+
 def test_a_unit_ends_on_a_node_that_slurm_cannot_reach(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     run = start_run({"a": GATED, "bad": f"{GATED}; exit 3"}, {**ONE_EACH, "cpus_per_task": 8})
     nodes = [run.place_of(name)[0] for name in ("a", "bad")]

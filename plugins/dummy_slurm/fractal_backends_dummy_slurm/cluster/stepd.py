@@ -74,7 +74,8 @@ class Stepd:
     def _timeout_ms(self) -> float:
         if self._kill_at is not None or self._kill_steps:
             return _POLL_S * 1000
-        return self._memory.interval_s * 1000 if self._memory.is_needed else 60_000
+        longest_s = self._memory.interval_s if self._memory.is_needed else 60.0
+        return 1000 * max(0.0, min(longest_s, self._steps.give_up_at - time.monotonic()))
 
     def _on_ready(self, fd: int) -> None:
         if fd == self._wakeup:
@@ -163,6 +164,10 @@ class Stepd:
         return processes.below([os.getpid()])
 
     def _keep_deadlines(self) -> None:
+        for step in self._steps.late():
+            if step.end is not None:
+                self._poll.unregister(step.end)
+            self._steps.give_up(step)
         now = time.monotonic()
         if self._kill_at is not None and now >= self._kill_at:
             processes.send(self._all(), signal.SIGKILL)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +19,7 @@ from .launch import start, umask_of
 GRAMMAR = Grammar(
     "srun",
     "nodes ntasks cpus-per-task mem mem-per-cpu job-name cpu-bind mpi kill-on-bad-exit wait time chdir input"
-    " output error export",
+    " output error export immediate",
     "exact exclusive overlap quiet unbuffered label verbose",
     "N=nodes n=ntasks c=cpus-per-task J=job-name Q=quiet u=unbuffered l=label v=verbose t=time D=chdir",
 )
@@ -39,7 +41,9 @@ class Step:
     memory_mb: int
     node: str
     pid: int | None = None
-    told_to_wait: bool = False
+    has_waited: bool = False
+    give_up_at: float = math.inf
+    """When its srun waits no longer, on the monotonic clock."""
     cancelled: bool = False
 
     def say(self, line: str) -> None:
@@ -107,6 +111,8 @@ class StepRequests:
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, step.fds[0], inheritable=False)
             os.close(null)
+        if "immediate" in options:
+            step.give_up_at = time.monotonic() + float(options["immediate"])
         step.cwd = options.get("chdir") or os.fsdecode(fields[1])
         if not step.argv:
             raise Refused("srun: fatal: No command given to execute.\n")
@@ -132,18 +138,23 @@ class StepRequests:
             cpus = sum(other.cpus for other in running)
             memory = sum(other.memory_mb for other in running)
             if cpus + step.cpus > self.order["cpus"] or memory + step.memory_mb > self.order["memory_mb"]:
-                if not step.told_to_wait:
-                    busy = "step creation temporarily disabled, retrying (Requested nodes are busy)"
-                    step.srun_says(f"Job {self.order['id']} {busy}")
-                    step.told_to_wait = True
+                if not step.has_waited and step.give_up_at == math.inf:
+                    self._tell_to_wait(step)
+                step.has_waited = True
                 continue
-            if step.told_to_wait:
+            if step.has_waited:
+                if step.give_up_at < math.inf:  # which srun tells only then
+                    self._tell_to_wait(step)
                 step.srun_says(f"Step created for job {self.order['id']}")
             files = (step.fds[0], step.fds[1], step.fds[2])
             env, umask = self._env(step), umask_of(step.env)
             step.pid = start(self.order, step.argv, env, files, step.cwd, umask)
             started.append(step)
         return started
+
+    def _tell_to_wait(self, step: Step) -> None:
+        busy = "step creation temporarily disabled, retrying (Requested nodes are busy)"
+        step.srun_says(f"Job {self.order['id']} {busy}")
 
     def _env(self, step: Step) -> list[str]:
         node = self.order["node"]
@@ -180,6 +191,22 @@ class StepRequests:
         if step.pid is None:
             self.steps.remove(step)
             step.answer(1)
+
+    @property
+    def give_up_at(self) -> float:
+        """When the first of those that wait does so no longer."""
+        return min((step.give_up_at for step in self.steps if step.pid is None), default=math.inf)
+
+    def late(self) -> list[Step]:
+        """Those that have waited too long."""
+        now = time.monotonic()
+        return [step for step in self.steps if step.pid is None and step.give_up_at <= now]
+
+    def give_up(self, step: Step) -> None:
+        """It starts no more."""
+        self.steps.remove(step)
+        step.srun_says(f"error: Unable to create step for job {self.order['id']}: Requested nodes are busy")
+        step.answer(1)
 
     def cancel_waiting(self) -> None:
         """None starts any more."""

@@ -71,6 +71,14 @@ _STEPS_THAT_MEET = f"""
 {_STEP} sh -c ': >b; until [ -e a ]; do sleep 0.05; done' &
 wait; echo both
 """
+_STEP_THAT_DOES_NOT_WAIT = f"""
+{_STEP} sh -c ': >c; until [ -e d ]; do sleep 0.05; done' &
+until [ -e c ]; do sleep 0.05; done
+{_STEP} --immediate=2 true; echo srun $?
+(sleep 1; : >d) &
+{_STEP} --immediate=20 true; echo srun $?
+wait
+"""
 _GREEDY_STEPS = f"""
 {_STEP} sh -c {shlex.quote(_HOG + "; echo went on")}; echo srun $?
 {_STEP} sh -c {shlex.quote("exec " + _HOG)}; echo srun $?
@@ -189,8 +197,9 @@ def test_steps(same: Same) -> None:
     def scenario(site: Site) -> list[Any]:
         meet = site.submit(_STEPS_THAT_MEET, "--mem=200", "--cpus-per-task=2")
         steps = site.submit(_STEPS, "--mem=500", "--cpus-per-task=2")
-        seen = site.ended({"meet": meet, "steps": steps})
-        return [seen["meet"], _in_no_order(seen["steps"])]
+        hasty = site.submit(_STEP_THAT_DOES_NOT_WAIT, "--mem=200", "--cpus-per-task=1")
+        seen = site.ended({"meet": meet, "steps": steps, "hasty": hasty})
+        return [seen["meet"], _in_no_order(seen["steps"]), seen["hasty"]]
 
     same(scenario)
 

@@ -29,9 +29,11 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
         { mkdir "$fb_folder/$fb_label.step"; } 2>/dev/null || continue
         fb_run "$fb_line" "$fb_line" "$$.$fb_label" \
             srun --export=ALL --exact $fb_overlap --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
-            2>"$fb_folder/$fb_label.step/out"
+            --immediate=60 2>"$fb_folder/$fb_label.step/out"
         read -r fb_now fb_rest </proc/uptime
         echo "step $fb_label $fb_exit $fb_now" >>"$fb_receipt"
+        # A controller that was started again may take steps for running, for ever, that have ended since.
+        case $(tail -n 1 "$fb_folder/$fb_label.step/out") in *"nodes are busy"*) return 1 ;; esac
     done <"$fb_folder/units"
 }
 
