@@ -33,7 +33,7 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
         read -r fb_now fb_rest </proc/uptime
         echo "step $fb_label $fb_exit $fb_now" >>"$fb_receipt"
         # A controller that was started again may take steps for running, for ever, that have ended since.
-        case $(tail -n 1 "$fb_folder/$fb_label.step/out") in *"nodes are busy"*) return 1 ;; esac
+        if grep -qs "error: Unable to create step .* nodes are busy" "$fb_folder/$fb_label.step/out"; then return 1; fi
     done <"$fb_folder/units"
 }
 
