@@ -18,7 +18,7 @@ from conftest import eventually
 from fractal_backends import Outcome, RunInfo, Unit, get_backend
 from slurm_lab import SlurmLab
 from tests.helpers.processes import ROOT
-from tests.helpers.slurm_runs import POLL_S, SlurmRun
+from tests.helpers.slurm_runs import LONG_S, POLL_S, SlurmRun
 
 ONE_EACH = {"tasks_per_job": 1}
 pytestmark = pytest.mark.timeout(240)
@@ -43,7 +43,7 @@ class KilledRunner:
         command = [sys.executable, "-m", "tests.helpers.slurm_runner", self._request]
         with subprocess.Popen(command, cwd=ROOT) as runner:
             try:
-                assert eventually(is_so, 60), self._told.read_text() if self._told.exists() else ""
+                assert eventually(is_so, LONG_S), self._told.read_text() if self._told.exists() else ""
             finally:
                 runner.send_signal(signal.SIGKILL)
         return list(self._handles().values())
