@@ -118,6 +118,11 @@ class SlurmOptions(Options):
         """Whether an array task gets GPUs, whichever way they are asked for."""
         return self.needs_gpu or bool(gpu_keys(dict(self)))
 
+    def told_origin(self, option: str) -> str:
+        """Where an option comes from, to be read behind it; empty where nobody said it."""
+        source = self.origin(option)
+        return f" (from {source})" if source else ""
+
     def sbatch_arguments(self, packing: Packing, account: str | None) -> list[str]:
         """The arguments of sbatch that follow from the options; `account` as `charged_account` has it."""
         values: dict[str, object] = {

@@ -91,10 +91,10 @@ class _Room:
         """Why not even one unit fits."""
         for name, unit, what, ceiling in self._ceilings:
             if unit is not None and ceiling is not None and unit > ceiling:
-                yield f"{name}={unit}{_source_of(name, self._options)} is more than {what}: {ceiling}"
+                yield f"{name}={unit}{self._options.told_origin(name)} is more than {what}: {ceiling}"
         if self._unit_s is not None and self.time_s is not None and self._unit_s > self.time_s:
             limit = f"the partition's limit: {self.time_s} s"
-            source = _source_of("time", self._options)
+            source = self._options.told_origin("time")
             yield f"time={self._options.time} ({self._unit_s} s){source} is more than {limit}"
 
     def fitting(self, cpus: int | None = None, mem_mb: int | None = None) -> int:
@@ -121,12 +121,6 @@ class _Room:
         if self._unit_s is None or self.time_s is None:
             return None
         return max(1, self.time_s // self._unit_s)
-
-
-def _source_of(name: str, options: SlurmOptions) -> str:
-    """Where an option comes from, to be read behind it."""
-    source = options.origin(name)
-    return f" (from {source})" if source else ""
 
 
 def _explicit(options: SlurmOptions) -> tuple[int, int]:

@@ -121,7 +121,5 @@ def _origin(asked: str, options: SlurmOptions) -> str:
     option, _, value = _as_option(asked).partition("=")
     if option == "account":
         known = (name for name in ("account", "default_account") if getattr(options, name) == value)
-        source = next(map(options.origin, known), "slurm_account")
-    else:
-        source = options.origin("mem" if option == "mem_per_cpu" else option)
-    return f" (from {source})" if source else ""
+        return next(map(options.told_origin, known), " (from slurm_account)")
+    return options.told_origin("mem" if option == "mem_per_cpu" else option)

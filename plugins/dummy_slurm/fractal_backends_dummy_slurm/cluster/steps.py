@@ -97,6 +97,10 @@ class StepRequests:
                 os.write(fds[2], refusal.message.encode())
             step.answer(refusal.code)
             return None
+        except ValueError as error:
+            step.srun_says(f"error: Invalid numeric specification: {error}")
+            step.answer(1)
+            return None
         self.count += 1
         self.steps.append(step)
         return step
