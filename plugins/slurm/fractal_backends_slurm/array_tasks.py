@@ -140,9 +140,15 @@ class ArrayTasks:
             return JobState("CANCELLED") if waited and self._was_cancelled_waiting(job, index) else None
         if found is not None:
             state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
-        if state is not None and self._was_forgotten(state, job, index, records):
-            return replace(state, state=verdicts.FORGOTTEN)
-        return state
+        if state is None:
+            return None
+        # The queue's word is the controller's, which may know nothing any more of what it ended.
+        word = state if found else replace(state, of_controller=True)
+        return (
+            replace(state, state=verdicts.FORGOTTEN)
+            if self._was_forgotten(word, job, index, records)
+            else state
+        )
 
     def _was_cancelled_waiting(self, job: str, index: int) -> bool:
         """Whether an array task that waited when last seen, and of which nothing is left, was cancelled."""
@@ -159,16 +165,18 @@ class ArrayTasks:
         return self._records.may_be_forgotten(self.snapshot.asked_at)
 
     def _was_forgotten(self, state: JobState, job: str, index: int, records: Mapping[int, JobState]) -> bool:
-        """Whether nobody cancelled an array task, but a controller that was started again and had forgotten
-        that it ran: it starts it anew, and what its node says to that makes it end it.
+        """Whether nobody cancelled an array task, but its node refused it: a controller that was started
+        again had forgotten that it ran and started it anew, or gave it the number of another one.
 
         The last array task has the number of all, which are ended with it.
         """
         is_odd = self._is_odd(state, job, index)
-        if not is_odd and state.state == "CANCELLED" and not state.cancelled_by and self.forgot:
+        if not is_odd and state.state == "CANCELLED" and not state.cancelled_by:
             last = max(records, default=0) if self._submission.adopted else self._last_index
-            is_odd = last in records and self._is_odd(records[last], job, last)
-        return is_odd and self.forgot
+            end = self._known_ends.get((job, last), KnownEnd(0.0, None))
+            known = records.get(last) or (end.state and replace(end.state, of_controller=True))
+            is_odd = known is not None and self._is_odd(known, job, last)
+        return is_odd and self._records.may_refuse(self.snapshot.asked_at)
 
     def _is_odd(self, state: JobState, job: str, index: int) -> bool:
         """Whether an array task ended as one does that its controller had forgotten."""

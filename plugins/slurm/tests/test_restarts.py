@@ -239,6 +239,24 @@ def test_the_array_is_cancelled_for_its_last_task_that_a_node_takes_for_a_forgot
     assert pair.retried == ["a", "b"]
 
 
+def test_a_node_refuses_a_job_whose_number_another_one_had_before_the_run(pair: Pair) -> None:
+    """The controller was started again just before, and has forgotten that one."""
+    pair.records.was_started_lately = True
+    assert pair.until_all_is_known(cancelled_by=0) == {}
+    assert pair.retried == ["a", "b"]
+
+
+def test_a_controller_forgets_what_it_had_ended_for_a_number_that_it_gave_away() -> None:
+    """It is started again before its records are asked for."""
+    pair = Pair("ab", tasks=2)
+    pair.notes(BEGUN)
+    ended = JobState("CANCELLED", nodes="n1")
+    assert pair.told_of({7: {0: ended, 1: ended}}) == {}
+    pair.records.was_restarted = True
+    assert eventually(lambda: pair.told_of({}) != {} or len(pair.retried) == 2, 10)
+    assert sorted(pair.retried) == ["a", "b"]
+
+
 def test_somebody_cancels_one_task_of_an_array_whose_last_one_was_forgotten() -> None:
     pair = Pair("ab", tasks=2)
     pair.records.was_restarted = True
