@@ -144,11 +144,9 @@ class ArrayTasks:
             return None
         # The queue's word is the controller's, which may know nothing any more of what it ended.
         word = state if found else replace(state, of_controller=True)
-        return (
-            replace(state, state=verdicts.FORGOTTEN)
-            if self._was_forgotten(word, job, index, records)
-            else state
-        )
+        if self._was_forgotten(word, job, index, records):
+            return replace(state, state=verdicts.FORGOTTEN)
+        return state
 
     def _was_cancelled_waiting(self, job: str, index: int) -> bool:
         """Whether an array task that waited when last seen, and of which nothing is left, was cancelled."""

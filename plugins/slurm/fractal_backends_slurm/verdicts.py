@@ -268,11 +268,8 @@ def _story(state: JobState, note: Note | None) -> str:
     where = f" on {note.host}" if note else ""
     if state.state == FORGOTTEN:
         return f"SLURM's controller was started again, had forgotten what ran, and ended its job{where}."
-    unknown = (
-        " It did not know that it ran, and may take minutes to end it."
-        if note and note.end is None and not state.nodes
-        else ""
-    )
+    runs_unknown = note is not None and note.end is None and not state.nodes
+    unknown = " It did not know that it ran, and may take minutes to end it." if runs_unknown else ""
     reason = f" ({state.reason})" if state.reason and state.reason != "None" else ""
     by = f" by {_user(state.cancelled_by)}" if state.cancelled_by is not None else ""
     code = f", exit code {state.exit_code}" if state.exit_code else ""
