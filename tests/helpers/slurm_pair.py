@@ -58,7 +58,7 @@ class NoRecords:
     """SLURM without accounting."""
 
     def __init__(self) -> None:
-        self.was_restarted = self.was_started_lately = False
+        self.was_restarted = False
         self.found: dict[int, JobState] = {}
 
     def of(self, job: str, name: str, at: float) -> dict[int, JobState]:
@@ -66,9 +66,6 @@ class NoRecords:
 
     def may_be_forgotten(self, at: float) -> bool:
         return self.was_restarted
-
-    def may_refuse(self, at: float) -> bool:
-        return self.was_restarted or self.was_started_lately
 
 
 class Pair:

@@ -174,7 +174,7 @@ class ArrayTasks:
             end = self._known_ends.get((job, last), KnownEnd(0.0, None))
             known = records.get(last) or (end.state and replace(end.state, of_controller=True))
             is_odd = known is not None and self._is_odd(known, job, last)
-        return is_odd and self._records.may_refuse(self.snapshot.asked_at)
+        return is_odd and self.forgot
 
     def _is_odd(self, state: JobState, job: str, index: int) -> bool:
         """Whether an array task ended as one does that its controller had forgotten."""

@@ -9,9 +9,6 @@ from .scheduler import JobState, Scheduler
 
 _FRESH_S = 1.0
 """For how long an answer is good."""
-_REFUSED_S = 300.0
-"""For so long after its start nodes may refuse jobs that have ids of others: SLURM's credentials count for
-two minutes, with some to spare."""
 _REGISTERED_S = 20.0
 """For so long after its start nodes register at a controller, with some to spare: it asks them after 3 s."""
 
@@ -23,8 +20,8 @@ class Records:
         self._scheduler = scheduler
         self._found: dict[tuple[str, str], tuple[float, dict[int, JobState]]] = {}
         self._started_at = self._controller()
-        self._looked = 0.0, self._started_at
-        """When the controller was last asked since when it runs, and what it said."""
+        self._looked = 0.0, True
+        """When the controller was last asked since when it runs, and whether it may have forgotten acts."""
 
     def of(self, job: str, name: str, at: float) -> dict[int, JobState]:
         """How the array tasks of a job ended, as far as that was on record at that time on the monotonic
@@ -39,20 +36,12 @@ class Records:
     def may_be_forgotten(self, at: float) -> bool:
         """Whether the controller that answered at that time, on the monotonic clock, may have been started
         again since this was made, and forgot some acts."""
-        since = self._since(at)
-        return since is None or since != self._started_at
-
-    def may_refuse(self, at: float) -> bool:
-        """Whether nodes may take jobs of that controller for others, which it forgot."""
-        since = self._since(at)
-        return self.may_be_forgotten(at) or since is None or time.time() - since < _REFUSED_S
-
-    def _since(self, at: float) -> float | None:
-        asked_at, since = self._looked
+        asked_at, forgot = self._looked
         if asked_at < at:
-            since = self._controller()
-            self._looked = time.monotonic(), since
-        return since
+            now = self._controller()
+            forgot = now is None or now != self._started_at
+            self._looked = time.monotonic(), forgot
+        return forgot
 
     @property
     def is_new(self) -> bool:

@@ -239,13 +239,6 @@ def test_the_array_is_cancelled_for_its_last_task_that_a_node_takes_for_a_forgot
     assert pair.retried == ["a", "b"]
 
 
-def test_a_node_refuses_a_job_whose_number_another_one_had_before_the_run(pair: Pair) -> None:
-    """The controller was started again just before, and has forgotten that one."""
-    pair.records.was_started_lately = True
-    assert pair.until_all_is_known(cancelled_by=0) == {}
-    assert pair.retried == ["a", "b"]
-
-
 def test_a_controller_forgets_what_it_had_ended_for_a_number_that_it_gave_away() -> None:
     """It is started again before its records are asked for."""
     pair = Pair("ab", tasks=2)
