@@ -90,10 +90,14 @@ class Pair:
 
     def told_of(self, states: Mapping[int, dict[int, JobState]]) -> Told:
         """The same where SLURM says something of several jobs or array tasks."""
+        return verdicts(self.events(states))
+
+    def events(self, states: Mapping[int, dict[int, JobState]]) -> list[UnitEvent]:
+        """All that follows."""
         self.tracker.read()
         jobs = {str(number): tasks for number, tasks in states.items()}
         names = dict.fromkeys(["7", *jobs], "fractal-token")
-        return verdicts(self.tracker.look(Snapshot(time.monotonic(), names, jobs)))
+        return list(self.tracker.look(Snapshot(time.monotonic(), names, jobs)))
 
     @property
     def retried(self) -> list[str]:

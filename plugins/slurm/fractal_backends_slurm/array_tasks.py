@@ -137,7 +137,7 @@ class ArrayTasks:
         records = self._records.of(job, self._submission.name, self.snapshot.asked_at)
         found = records.get(index)
         if found is None and state is None:
-            return JobState("CANCELLED") if waited and self._was_cancelled_waiting(job, index) else None
+            return verdicts.WITHDRAWN if waited and self._was_cancelled_waiting(job, index) else None
         if found is not None:
             state = replace(found, state=state.state, reason=state.reason or found.reason) if state else found
         if state is None:

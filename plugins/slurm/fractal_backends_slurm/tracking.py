@@ -232,7 +232,9 @@ class Tracker:
                 self._judge_by_state(unit, note, job, index, end)
             elif end is not None and note.started_at is None and (end.state or self.array_tasks.forgot):
                 self._may_still_start(unit, index, end.state)
-        if state is not None and state.state in verdicts.WAITING:
+        if state is None and index in self._reasons:
+            state = verdicts.GONE
+        if state is verdicts.GONE or (state is not None and state.state in verdicts.WAITING):
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
 

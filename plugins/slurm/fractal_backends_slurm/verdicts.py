@@ -16,6 +16,10 @@ WAITING = frozenset(
     {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 )
 RUNNING = frozenset({"RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING"})
+GONE = JobState("GONE", "SLURM has no record of it; receipts may be late")
+"""What is told while an array task that waited is looked for."""
+WITHDRAWN = JobState("CANCELLED")
+"""Of an array task that was cancelled out of an array that waits SLURM keeps no record."""
 FORGOTTEN = "FORGOTTEN"
 """Not SLURM's word: what a controller ended because it had been started again, and forgotten that it ran."""
 
@@ -270,6 +274,8 @@ def _story(state: JobState, note: Note | None) -> str:
         return f"SLURM's controller was started again, had forgotten what ran, and ended its job{where}."
     runs_unknown = note is not None and note.end is None and not state.nodes
     unknown = " It did not know that it ran, and may take minutes to end it." if runs_unknown else ""
+    if state == WITHDRAWN:
+        return f"SLURM has no record of its job{where}, which was cancelled while it waited.{unknown}"
     reason = f" ({state.reason})" if state.reason and state.reason != "None" else ""
     by = f" by {_user(state.cancelled_by)}" if state.cancelled_by is not None else ""
     code = f", exit code {state.exit_code}" if state.exit_code else ""

@@ -169,6 +169,24 @@ def test_a_waiting_array_task_is_cancelled_that_a_controller_forgot_to_have_star
     assert (pair.files.written, pair.tracker.retry) == (["b.cancelled"], [])
 
 
+def test_a_waiting_array_task_is_cancelled_of_which_there_is_no_record(pair: Pair) -> None:
+    """Its receipt might be late: that it is waited for is told, once."""
+    others = {1: JobState("RUNNING", nodes="n2")}
+    events = pair.events({7: {0: JobState("PENDING", "Priority"), **others}})
+    told: Told = {}
+
+    def all_is_told() -> bool:
+        events.extend(new := pair.events({7: others}))
+        told.update(verdicts(new))
+        return len(told) == 2
+
+    assert eventually(all_is_told, 10)
+    infos = [event.info for event in events if event.unit.label == "a" and event.outcome is None]
+    assert infos == ["Priority", "SLURM has no record of it; receipts may be late"]
+    assert {cause for cause, _ in told.values()} == {Cause.CANCELLED}
+    assert all("cancelled while it waited" in info for _, info in told.values())
+
+
 def test_a_node_refuses_what_a_controller_has_forgotten(pair: Pair) -> None:
     """It may say that the job failed; by itself, it would have failed in a start that it knew of."""
     pair.records.was_restarted = True
