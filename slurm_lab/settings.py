@@ -41,6 +41,8 @@ class Settings:
     """Of each node, as SLURM counts them; no core is bound."""
     memory_mb: int = 16_000
     """Of each node, as SLURM counts it."""
+    cpus_of_last: int | None = None
+    """Of the last node, where it is of another kind."""
     accounting: bool = False
     """With slurmdbd and a database of its own: accounts are checked, and `sacct` works."""
     memory_kill: MemoryKill = field(default_factory=_default_kill)
@@ -160,11 +162,13 @@ def _accounting_lines(place: Place, accounting: bool) -> dict[str, str]:
 
 def _nodes(place: Place, settings: Settings) -> list[str]:
     """Partition `main` has all nodes, `small` the first for five minutes at most. The last node has GPUs."""
-    size = f"NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={settings.cpus} RealMemory={settings.memory_mb}"
     nodes = []
     for index in range(1, settings.nodes + 1):
-        last = " Gres=gpu:2 Feature=gpu" if index == settings.nodes else " Feature=plain"
-        nodes.append(f"NodeName={place.node(index)} Port={place.ports[index + 2]} {size}{last} State=UNKNOWN")
+        is_last = index == settings.nodes
+        cpus = (is_last and settings.cpus_of_last) or settings.cpus
+        kind = "Gres=gpu:2 Feature=gpu" if is_last else "Feature=plain"
+        size = f"NodeHostname=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={settings.memory_mb} {kind}"
+        nodes.append(f"NodeName={place.node(index)} Port={place.ports[index + 2]} {size} State=UNKNOWN")
     return [
         *nodes,
         "PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP",

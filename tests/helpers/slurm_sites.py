@@ -210,10 +210,11 @@ def dummy_site(lab: SlurmLab, folder: Path, state: Path, **config: Any) -> Itera
     settings = lab.settings
     accounts = {"root": ["root"], **{name: ["*"] for name in settings.accounts}}
     sizes = {"cpus": settings.cpus, "memory_mb": settings.memory_mb}
+    last = {"cpus": settings.cpus_of_last} if settings.cpus_of_last else {}
     values = {
         "nodes": [
             *({"name": name, "features": ["plain"], **sizes} for name in lab.nodes[:-1]),
-            {"name": lab.nodes[-1], "features": ["gpu"], "gpus": 2, **sizes},
+            {"name": lab.nodes[-1], "features": ["gpu"], "gpus": 2, **sizes, **last},
         ],
         "partitions": [
             {"name": "main", "nodes": "ALL", "default": True},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fractal_backends import InvalidInputError
 
@@ -20,16 +21,25 @@ _SLACK_S = 60
 _SLACK_OF_WAVE_S = 5
 
 
+class Node(NamedTuple):
+    """What a node has."""
+
+    cpus: int
+    mem_mb: int
+
+    def fitting(self, cpus: int, mem_mb: int | None) -> int:
+        """Units that fit on it beside each other."""
+        return min(self.cpus // cpus, self.mem_mb // mem_mb) if mem_mb else self.cpus // cpus
+
+
 @dataclass(frozen=True)
 class SiteLimits:
     """What the site allows; None where it is not known."""
 
     max_array_size: int = 1001
     """Array tasks of one submission."""
-    cpus_per_node: int | None = None
-    """Cores of the largest node of the partition."""
-    mem_mb_per_node: int | None = None
-    """Memory of the largest node of the partition."""
+    nodes: Sequence[Node] = ()
+    """The kinds of nodes of the partition; empty where they are not known."""
     time_s: int | None = None
     """The partition's time limit for a job."""
 
@@ -79,19 +89,24 @@ class _Room:
     def __init__(self, options: SlurmOptions, limits: SiteLimits) -> None:
         self._options = options
         self._unit_s = options.time_s
+        self._nodes = limits.nodes
+        cpus, mem_mb = map(max, zip(*limits.nodes, strict=True)) if limits.nodes else (None, None)
         self._ceilings = [
             ("cpus_per_task", options.cpus_per_task, "max_cpus_per_job", options.max_cpus_per_job),
-            ("cpus_per_task", options.cpus_per_task, "the largest node's cores", limits.cpus_per_node),
+            ("cpus_per_task", options.cpus_per_task, "the largest node's cores", cpus),
             ("mem", options.mem, "max_mem_per_job", options.max_mem_per_job),
-            ("mem", options.mem, "the largest node's MB", limits.mem_mb_per_node),
+            ("mem", options.mem, "the largest node's MB", mem_mb),
         ]
         self.time_s = limits.time_s
 
     def problems(self) -> Iterator[str]:
         """Why not even one unit fits."""
-        for name, unit, what, ceiling in self._ceilings:
-            if unit is not None and ceiling is not None and unit > ceiling:
-                yield f"{name}={unit}{self._options.told_origin(name)} is more than {what}: {ceiling}"
+        above = [
+            f"{name}={unit}{self._options.told_origin(name)} is more than {what}: {ceiling}"
+            for name, unit, what, ceiling in self._ceilings
+            if unit is not None and ceiling is not None and unit > ceiling
+        ]
+        yield from above or self._problems_of_nodes(1)
         if self._unit_s is not None and self.time_s is not None and self._unit_s > self.time_s:
             limit = f"the partition's limit: {self.time_s} s"
             source = self._options.told_origin("time")
@@ -104,7 +119,22 @@ class _Room:
         if not counts:
             return 1
         counts += [there // unit for _, unit, _, there in self._ceilings if unit and there is not None]
+        counts += [self._on_a_node()] if self._nodes else []
         return max(1, min(counts))
+
+    def _on_a_node(self) -> int:
+        """Units that fit beside each other on the node that holds the most of them."""
+        return max(node.fitting(self._options.cpus_per_task, self._options.mem) for node in self._nodes)
+
+    def _problems_of_nodes(self, units: int) -> Iterator[str]:
+        """Why some node has the cores for so many units at once and some the memory, but none has both."""
+        cpus, mem = self._options.cpus_per_task, self._options.mem
+        if mem is not None and self._nodes and units > self._on_a_node():
+            have = "; ".join(f"{node.cpus} cores and {node.mem_mb} MB" for node in self._nodes)
+            asked = f"cpus_per_task={cpus}{self._options.told_origin('cpus_per_task')}"
+            asked += f" and mem={mem}{self._options.told_origin('mem')}"
+            at_once = "" if units == 1 else f"{units} units at once with "
+            yield f"{at_once}{asked} fit on no node; there are nodes with {have}"
 
     def check_at_once(self, at_once: int) -> None:
         """Raises InvalidInputError where so many units do not fit beside each other."""
@@ -113,7 +143,7 @@ class _Room:
             for name, unit, what, ceiling in self._ceilings
             if unit is not None and ceiling is not None and at_once * unit > ceiling
         ]
-        if problems:
+        if problems := problems or list(self._problems_of_nodes(at_once)):
             raise InvalidInputError("The units of an array task do not fit on a node", problems)
 
     def waves(self) -> int | None:

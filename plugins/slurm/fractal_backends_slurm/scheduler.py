@@ -17,7 +17,7 @@ from pathlib import Path
 from threading import Event
 
 from .calls import TIMEOUT_S, AsUser, Call, CommandMissingError, SchedulerError, as_user
-from .packing import SiteLimits
+from .packing import Node, SiteLimits
 from .values import seconds
 
 _INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
@@ -232,7 +232,8 @@ class Scheduler:
 
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""
-        command = [self._path("sinfo"), "--noheader", "--format=%P|%c|%m|%l"]
+        # Without --exact, nodes of several kinds are told as one, with what all of them have.
+        command = [self._path("sinfo"), "--noheader", "--exact", "--format=%P|%c|%m|%l"]
         command += [f"--partition={partition}"] if partition else []
         with closing(self._call(command)) as call:  # while the configuration is asked for
             values = self._config()
@@ -246,8 +247,7 @@ class Scheduler:
             max_array_size=min(
                 _number(values.get(key, "")) or most for key in ("MaxArraySize", "MaxJobCount")
             ),
-            cpus_per_node=_largest(_number(cpus) for _, cpus, _, _ in rows),
-            mem_mb_per_node=_largest(_number(memory) for _, _, memory, _ in rows),
+            nodes=_kinds((cpus, memory) for _, cpus, memory, _ in rows),
             time_s=_largest(_seconds(time) for _, _, _, time in rows),
         )
 
@@ -363,6 +363,13 @@ def _seconds(time: str) -> int | None:
         return seconds(time)
     except ValueError:  # infinite
         return None
+
+
+def _kinds(sizes: Iterable[tuple[str, str]]) -> list[Node]:
+    """Nothing where one of them is not known."""
+    kinds = {*sizes}
+    is_known = all(cpus.isdigit() and memory.isdigit() for cpus, memory in kinds)
+    return sorted(Node(int(cpus), int(memory)) for cpus, memory in kinds) if is_known else []
 
 
 def _largest(values: Iterable[int | None]) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fractal_backends_slurm.options import SlurmOptions
-from fractal_backends_slurm.packing import SiteLimits, pack
+from fractal_backends_slurm.packing import Node, SiteLimits, pack
 from hypothesis import given, settings, strategies as st
 
 from fractal_backends import InvalidInputError
@@ -74,9 +74,17 @@ def test_a_small_array_size_takes_a_handful_of_submissions() -> None:
 
 
 def test_nodes_limit_what_runs_at_once() -> None:
-    limits = SiteLimits(cpus_per_node=8, mem_mb_per_node=5_000)
+    limits = SiteLimits(nodes=[Node(8, 5_000)])
     assert packed(10, limits, target_cpus_per_job=64) == (2, 5, 5)
     assert packed(10, limits, target_cpus_per_job=64, mem="1G") == (3, 4, 4)
+
+
+def test_what_runs_at_once_fits_on_one_node() -> None:
+    """Not on one that had the cores of this kind, and the memory of that."""
+    limits = SiteLimits(nodes=[Node(2, 64_000), Node(8, 8_000)])
+    assert packed(8, limits, cpus_per_task=8) == (8, 1, 1)
+    assert packed(8, limits, target_cpus_per_job=64, mem=4_000) == (4, 2, 2)
+    assert packed(8, limits, target_cpus_per_job=64, mem=1_000) == (1, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -102,14 +110,27 @@ def test_units_behind_each_other_fit_into_the_partitions_time() -> None:
     assert packed(1_000, limits, time="01:00:00", tasks_per_job=10) == (500, 2, 1)
 
 
+KINDS = SiteLimits(nodes=[Node(2, 9_000), Node(8, 3_000)])
+
+
 @pytest.mark.parametrize(
     ("options", "limits", "told"),
     [
-        ({"cpus_per_task": 9}, SiteLimits(cpus_per_node=8), ["cpus_per_task=9", "8"]),
-        ({"mem": "4G"}, SiteLimits(mem_mb_per_node=4_000), ["mem=4096", "4000"]),
+        ({"cpus_per_task": 9}, SiteLimits(nodes=[Node(8, 5_000)]), ["cpus_per_task=9", "8"]),
+        ({"mem": "4G"}, SiteLimits(nodes=[Node(8, 4_000)]), ["mem=4096", "4000"]),
         ({"cpus_per_task": 13, "mem": 13_000, **FMI}, SiteLimits(), ["max_cpus_per_job: 12", "mem=13000"]),
+        (
+            {"cpus_per_task": 4, "mem": 4_000},
+            KINDS,
+            ["=4 and mem=4000 fit", "2 cores and 9000 MB; 8 cores and"],
+        ),
+        (
+            {"parallel_tasks_per_job": 3, "mem": 2_000},
+            KINDS,
+            ["3 units at once with cpus_per_task=1 and mem"],
+        ),
         ({"time": "2:00:00"}, SiteLimits(time_s=3_600), ["7200 s", "3600 s"]),
-        ({"parallel_tasks_per_job": 9}, SiteLimits(cpus_per_node=8), ["9 units at once", "8"]),
+        ({"parallel_tasks_per_job": 9}, SiteLimits(nodes=[Node(8, 5_000)]), ["9 units at once", "8"]),
         ({"time": "60", "max_num_jobs": 2}, SiteLimits(time_s=3_600), ["max_num_jobs=2", "3600 s"]),
     ],
 )
@@ -136,8 +157,7 @@ option_values = st.fixed_dictionaries(
 site_limits = st.builds(
     SiteLimits,
     max_array_size=st.integers(2, 2_000),
-    cpus_per_node=st.none() | small,
-    mem_mb_per_node=st.none() | memory,
+    nodes=st.lists(st.builds(Node, small, memory), max_size=3),
     time_s=st.none() | st.integers(60, 1_000_000),
 )
 
@@ -155,12 +175,13 @@ def test_all_units_are_placed_and_no_ceiling_is_exceeded(
     assert (packing.array_tasks - 1) * packing.units < units <= packing.array_tasks * packing.units
     assert 1 <= packing.at_once <= packing.units
     assert packing.cpus == packing.at_once * options.cpus_per_task
-    for ceiling in (options.max_cpus_per_job, limits.cpus_per_node):
-        assert packing.cpus <= (ceiling or packing.cpus)
+    assert packing.cpus <= (options.max_cpus_per_job or packing.cpus)
+    mem_mb = packing.mem_mb or 0
     if options.mem:
-        assert packing.mem_mb == packing.at_once * options.mem
-        for ceiling in (options.max_mem_per_job, limits.mem_mb_per_node):
-            assert packing.mem_mb <= (ceiling or packing.mem_mb)
+        assert mem_mb == packing.at_once * options.mem
+        assert mem_mb <= (options.max_mem_per_job or mem_mb)
+    holding = [node for node in limits.nodes if node.cpus >= packing.cpus and node.mem_mb >= mem_mb]
+    assert holding or not limits.nodes
     assert packing.array_tasks <= (options.max_num_jobs or packing.array_tasks)
     if options.time_s:
         hours, minutes, rest = map(int, (packing.time or "").split(":"))

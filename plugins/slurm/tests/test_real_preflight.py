@@ -91,6 +91,14 @@ def test_what_cannot_be_had_together_is_told(place: Path, slurm_lab: SlurmLab) -
     ] * 2
 
 
+@pytest.mark.slurm(Settings(cpus_of_last=16))
+def test_nodes_of_several_kinds(place: Path, start_run: StartRun) -> None:
+    """The largest is what a unit may ask for; `sinfo` would tell what all of them have."""
+    told = problems(place, {"cpus_per_task": 17})
+    assert told == ["cpus_per_task=17 is more than the largest node's cores: 16"]
+    start_run({"a": "exit 0"}, {"cpus_per_task": 16}).must_end()
+
+
 def test_nodes_that_are_away_are_waited_for(place: Path, slurm_lab: SlurmLab, start_run: StartRun) -> None:
     """`sbatch --test-only` says of them what it says of nodes that there are not; sbatch accepts the job."""
     gpu_node = slurm_lab.nodes[-1]

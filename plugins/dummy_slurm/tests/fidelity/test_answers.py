@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from slurm_lab import Settings
 from tests.helpers.slurm_fixtures import Same
-from tests.helpers.slurm_sites import ACCOUNTED, Answer, Site
+from tests.helpers.slurm_sites import ACCOUNTED, PLAIN_LINES, Answer, Site
 
 _SCRIPT = "#!/bin/sh\ntrue\n"
 _UNKNOWN = [
@@ -167,6 +168,15 @@ _OF_THE_SITE = [
     "scontrol update nodename=nope state=drain reason=test",
     "scontrol ping",
 ]
+_OF_KINDS = [
+    "sinfo",
+    "sinfo --noheader --format=%P|%c|%m|%l",
+    "sinfo --noheader --exact --format=%P|%c|%m|%l",
+    "sinfo --noheader --exact --format=%P|%D",
+    "sinfo --noheader --format=%P|%c|%f|%D",
+    "sinfo --noheader --format=%P|%c|%G|%N",
+    "sinfo --noheader --Node --partition=main --format=%N|%P|%c",
+]
 _LIMITS = ("MaxArraySize ", "MaxJobCount ", "MinJobAge ", "KillWait ", "DefMemPerCPU ", "SLURM_VERSION ")
 
 
@@ -214,6 +224,14 @@ def test_variables_that_stand_for_options(same: Same) -> None:
 @pytest.mark.slurm(ACCOUNTED)
 def test_scripts_that_are_not_accepted(same: Same) -> None:
     same(lambda site: {script: site.call("sbatch", script=script) for script in _SCRIPTS})
+
+
+@pytest.mark.slurm(Settings(cpus_of_last=16, lines=PLAIN_LINES))
+def test_nodes_of_several_kinds(same: Same) -> None:
+    def scenario(site: Site) -> dict[str, Answer]:
+        return {words: site.call(*words.split()) for words in _OF_KINDS}
+
+    same(scenario)
 
 
 @pytest.mark.slurm(ACCOUNTED)

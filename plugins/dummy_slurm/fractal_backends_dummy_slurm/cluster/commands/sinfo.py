@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .. import hostlist, records, times
 from ..arguments import Grammar, Refused
@@ -31,6 +31,8 @@ _SHORT = {
 }
 _HEADERS = {"P": "PARTITION", "a": "AVAIL", "l": "TIMELIMIT", "D": "NODES", "t": "STATE", "T": "STATE"}
 _HEADERS |= {"N": "NODELIST", "c": "CPUS", "m": "MEMORY", "E": "REASON", "f": "AVAIL_FEATURES", "G": "GRES"}
+_APART, _SIZES = "TtfGE", "cm"
+"""Nodes that differ in these have lines of their own, where they are shown; in sizes only with --exact."""
 _HEADERS |= {"R": "PARTITION", "C": "CPUS(A/I/O/T)"}
 
 
@@ -58,17 +60,15 @@ def _rows(controller: Controller, options: dict[str, str], form: str) -> Iterato
             members = [item for item in partitions if node in controller.cluster.members(item)]
             yield from (_values(partition, [node]) for partition in members)
         return
+    shown = {letter for _, _, letter in _FIELD.findall(form)}
+    apart = _APART + (_SIZES if "exact" in options else "")
     for partition in partitions:
         nodes = [node for node in controller.cluster.members(partition) if _is_wanted(node, states)]
         groups: dict[tuple[str, ...], list[Node]] = {}
         for node in nodes:
-            parts = (
-                node.shown_state(),
-                str(node.cpus),
-                str(node.memory),
-                node.reason if "%E" in form else "",
-            )
-            groups.setdefault(parts, []).append(node)
+            values = _values(partition, [node])
+            alike = tuple(values[letter] for letter in apart if letter in shown)
+            groups.setdefault(alike, []).append(node)
         yield from (_values(partition, group) for group in groups.values())
 
 
@@ -100,13 +100,18 @@ def _values(partition: PartitionConfig, nodes: list[Node]) -> dict[str, str]:
         "t": _SHORT[state],
         "T": state,
         "N": hostlist.compress([node.name for node in nodes]),
-        "c": str(node.cpus),
-        "m": str(node.memory),
+        "c": _least(node.cpus for node in nodes),
+        "m": _least(node.memory for node in nodes),
         "E": node.reason or "none",
         "f": ",".join(node.features) or "(null)",
         "G": f"gpu:{node.gpus}" if node.gpus else "(null)",
         "C": f"{used}/{total - used}/0/{total}",
     }
+
+
+def _least(sizes: Iterable[int]) -> str:
+    least, *more = sorted(sizes)
+    return f"{least}+" if more and more[-1] > least else str(least)
 
 
 def _fill(form: str, values: dict[str, str]) -> str:
