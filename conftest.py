@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["slurm_lab.fixtures", "tests.helpers.slurm_fixtures"]
+pytest_plugins = ["slurm_lab.fixtures", "tests.helpers.slurm_fixtures", "tests.helpers.local_fixtures"]
 
 MARK = "FRACTAL_BACKENDS_TEST"
 DEADLINE_S = 10.0
