@@ -193,6 +193,11 @@ def write_json(path: Path, value: Any) -> Path:
     return path
 
 
+def workflow(folder: Path, *tasks: Json, **more: Any) -> Path:
+    """The file of a workflow, `workflow.json` in the folder."""
+    return write_json(folder / "workflow.json", {"task_list": tasks, **more})
+
+
 def named(name: str, task: Json, **types: Json) -> Json:
     """The workflow task under another name, with `input_types` and `output_types`."""
     return {**task, "task": {**task["task"], "name": name, **types}}
