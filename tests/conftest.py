@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.futures_lab import Lab
 from tests.helpers.sites import NewSite, Site
 
 
@@ -39,3 +40,11 @@ def new_site(tmp_path: Path) -> Iterator[NewSite]:
 def site(new_site: NewSite) -> Site:
     """A folder on the import path."""
     return new_site("site")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    """Runs on pools; units that stay go when the test is over."""
+    (tmp_path / "lab").mkdir()
+    yield Lab(tmp_path / "lab")
+    (tmp_path / "lab" / "end").touch()
