@@ -218,6 +218,39 @@ def read_json(path: Path) -> Any:
 
 # What is installed: a folder for PYTHONPATH
 
+GOOD = """
+    from pathlib import Path
+    Path(__file__).with_suffix(".imported").touch()
+
+    from typing import Literal
+    from fractal_backends import Backend, Options
+
+    class HpcOptions(Options):
+        queue: Literal["short", "long"] = "short"
+        \"\"\"Where the units wait.\"\"\"
+        hours: float | None = None
+        \"\"\"Time limit of a unit.\"\"\"
+
+    class Hpc(Backend):
+        name = "hpc"
+        interface_version = 1
+        description = "The cluster downstairs"
+        options_model = HpcOptions
+        capabilities = frozenset({"time_limit", "readopt"})
+        config_file_variable = "HPC_CONFIG_FILE"
+        arguments = {
+            "workflow_dir_remote": "honoured",
+            "user_cache_dir": "refused",
+            "slurm_user": "ignored",
+            "slurm_account": "honoured",
+            "worker_init": "honoured",
+        }
+
+        def open(self, run):
+            raise NotImplementedError
+"""
+"""A plugin with the backend `Hpc`; a file tells that it was imported."""
+
 
 def install(
     site: Path, distribution: str, entries: Mapping[str, str], version: str = "1.0", **modules: str
