@@ -1,7 +1,8 @@
-"""For pytest: runs on a real SLURM, and units on one that is made up."""
+"""For pytest: runs on a real SLURM, units on one that is made up, and a site file."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -99,3 +100,17 @@ def must_be_the_same(real: Any, dummy: Any) -> None:
     """Fails with all that differs."""
     found = differences(real, dummy)
     assert not found, "\n".join(["the dummy differs", *found])
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Writes the site file that the environment names; without that there is none."""
+
+    def write(content: Any) -> None:
+        path = tmp_path / "site.json"
+        path.write_text(json.dumps(content))
+        monkeypatch.setenv("FRACTAL_SLURM_CONFIG_FILE", str(path))
+        monkeypatch.chdir(tmp_path)
+
+    monkeypatch.delenv("FRACTAL_SLURM_CONFIG_FILE", raising=False)
+    return write

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from fractal_backends_slurm.options import SlurmOptions
 from fractal_backends_slurm.site_file import option_sources
 
-from fractal_backends import Backend, RunInfo, Source, UnitExecutor
+from fractal_backends import Backend, InvalidInputError, RunInfo, Source, UnitExecutor
 
 Json = dict[str, Any]
+SITE: Json = {
+    "default_slurm_config": {
+        **{"partition": "main", "cpus_per_task": 1, "mem": "1G", "account": "site"},
+        "extra_lines": ["#SBATCH --reservation=all", "export VAR1=VALUE1"],
+    },
+    "gpu_slurm_config": {
+        **{"partition": "gpu", "mem": "20G", "constraint": "a100"},
+        "extra_lines": ["#SBATCH --gres=gpu:v100:1"],
+    },
+    "batching_config": {
+        **{"target_cpus_per_job": 1, "max_cpus_per_job": 8, "target_mem_per_job": "200M"},
+        **{"max_mem_per_job": 64_000, "target_num_jobs": 2, "max_num_jobs": 4},
+    },
+    "user_local_exports": {
+        "CELLPOSE_LOCAL_MODELS_PATH": "CELLPOSE_LOCAL_MODELS_PATH",
+        "NAPARI": "napari.json",
+    },
+}
+"""A site file as admins of Fractal write it."""
 
 
 class Slurm(Backend):
@@ -37,3 +58,10 @@ def prepare(meta: Json | None = None, given: Json | None = None) -> SlurmOptions
     options = Slurm(given).prepare(workflow, {"zarr_dir": "/z"}).tasks[0].parallel_options
     assert isinstance(options, SlurmOptions)
     return options
+
+
+def problems(meta: Json | None = None, given: Json | None = None) -> list[str]:
+    """What is wrong with a task's meta, the given options and the site file."""
+    with pytest.raises(InvalidInputError) as caught:
+        prepare(meta, given)
+    return [problem.replace(str(Path.cwd()), ".") for problem in caught.value.problems]
