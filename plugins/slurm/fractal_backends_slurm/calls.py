@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,8 +15,8 @@ from pathlib import Path
 from threading import Event
 from typing import BinaryIO
 
-TIMEOUT_S = 120.0
-"""SLURM's own time-outs are shorter."""
+TIMEOUT_S = 180.0
+"""SLURM's own time-outs are shorter, and so is what sbatch tries where the queue is full."""
 _RETRY = re.compile(
     r"timed out|unable to contact|connection (refused|reset)|temporarily|try again|zero bytes|communication"
     r"|socket|slurm_\w*(msg|send|recv|receive)|message (connect|send|receive)|broken pipe|resolution"
@@ -53,10 +54,6 @@ class SchedulerError(Exception):
     def lacks_room(self) -> bool:
         """Whether it was refused for the number of jobs that there would be: fewer may be accepted."""
         return self.may_pass and _NO_ROOM.search(str(self)) is not None
-
-
-class CommandMissingError(SchedulerError):
-    """The command is not installed here."""
 
 
 class Call:
@@ -147,10 +144,13 @@ class Call:
         return words.split(b"\0")[:-1] == list(map(os.fsencode, self._command))
 
     def close(self) -> None:
-        """End it, whatever it does."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # its group, because it may be a site's wrapper
-        self._process.wait()
+        """End it, whatever it does. What another user's sudo runs ends by itself."""
+        try:
+            if self._process.poll() is None:
+                os.killpg(self._process.pid, signal.SIGKILL)  # its group, because it may be a site's wrapper
+            self._process.wait()
+        except PermissionError:
+            threading.Thread(target=self._process.wait, daemon=True).start()
         self._files.close()
 
 

@@ -305,8 +305,8 @@ class SlurmExecutor(UnitExecutor):
                 if self._records.is_new:
                     raise SchedulerError(_IS_NEW, may_pass=True)
                 left = [tracker.submission for tracker in followed]
-                targets = [target for submission in left for target in submission.targets]
-                self._scheduler.cancel(targets, user=self._place.user)
+                if targets := self._targets(left):
+                    self._scheduler.cancel(targets, user=self._place.user)
                 if snapshot := self._confirmed_end_of(left):
                     self._tell_forgotten(followed, snapshot)
                     return
@@ -317,6 +317,16 @@ class SlurmExecutor(UnitExecutor):
                     self._logger.warning("Cannot say yet that all jobs have ended%s: %s", names, error)
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)
+
+    def _targets(self, submissions: Sequence[Submission]) -> list[str]:
+        """What to cancel of them. A controller that was started again may have given the numbers of jobs that
+        it had forgotten to jobs of others. Raises SchedulerError."""
+        jobs = {job for submission in submissions for job in submission.jobs}
+        names = {submission.name for submission in submissions}
+        forgot = bool(jobs) and self._records.may_be_forgotten(time.monotonic())
+        others = self._scheduler.others(jobs, names) if forgot else set()
+        targets = [target for submission in submissions for target in submission.targets]
+        return [target for target in targets if target.partition("_")[0] not in others]
 
     def _follow_lost(self) -> None:
         """Follow what was submitted without an answer. Raises SchedulerError."""

@@ -10,13 +10,13 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from .calls import TIMEOUT_S, AsUser, Call, CommandMissingError, SchedulerError, as_user
+from .calls import TIMEOUT_S, AsUser, Call, SchedulerError, as_user
 from .packing import Node, SiteLimits
 from .values import seconds
 
@@ -26,7 +26,7 @@ _COMMAND_FAILED = " failed with exit code"
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
 _QUEUE_FORMAT = "|".join(_QUEUE_FIELDS)
 _NOT_FOR_COMMANDS = re.compile(
-    r"SLURM_(?!CONF$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT)$"
+    r"SLURM_(?!CONF$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT|ERROR|INPUT)$"
 )
 """Settings of a job that the runner may be, and of a person who asks for a part of what there is."""
 
@@ -205,13 +205,13 @@ class Scheduler:
 
     def _accounted(self, job: str, name: str) -> dict[int, JobState] | None:
         """None where accounting does not answer."""
+        fields = "JobID,JobName,State,ExitCode,NodeList,Reason"
         try:
-            answer = self._run(self._sacct(f"--jobs={job}", "JobID,JobName,State,ExitCode,NodeList,Reason"))
+            rows = _rows(self._run(self._sacct(f"--jobs={job}", fields)), 6)
         except SchedulerError:
             return None
         found: dict[int, JobState] = {}
-        for line in answer.splitlines():
-            number, of_name, state, exit_code, nodes, reason = line.split("|", 5)
+        for number, of_name, state, exit_code, nodes, reason in rows:
             # That a job waits is the controller's to say: it may have forgotten it.
             if of_name == name and state != "PENDING":
                 code, signal = _exit(exit_code)
@@ -222,6 +222,16 @@ class Scheduler:
                     if indices.isdigit() or index not in found:
                         found[index] = JobState(word, reason, nodes, code, signal, cancelled_by=user)
         return found
+
+    def others(self, jobs: Iterable[str], names: Container[str]) -> set[str]:
+        """Of the ids of jobs those that are of jobs with other names. Raises SchedulerError."""
+        try:
+            rows = _rows(self._run(self._squeue("--jobs", ",".join(jobs))), len(_QUEUE_FIELDS))
+        except SchedulerError as error:
+            if _GONE.search(str(error)):
+                return set()
+            raise
+        return {job for job, _, _, name, *_ in rows if name not in names}
 
     def cancel(self, jobs: Sequence[str], *, user: str | None) -> None:
         """Cancel jobs or array tasks (`4711`, `4711_3`); those that have ended are left alone.
@@ -291,7 +301,7 @@ class Scheduler:
             return str(self.commands / name)
         found = shutil.which(name)
         if found is None:
-            raise CommandMissingError(
+            raise SchedulerError(
                 f"The command {name!r} is not found: is SLURM installed on this machine, and in PATH?",
                 may_pass=False,
             )

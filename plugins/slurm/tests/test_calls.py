@@ -100,3 +100,13 @@ def test_array_tasks_that_never_had_a_job_of_their_own_share_a_row(
         4: "COMPLETED",
     }
     assert found[20].cancelled_by == 0
+
+
+def test_an_answer_of_accounting_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    """A site's wrapper may say something of its own."""
+    job = "JobId=7 ArrayJobId=7 ArrayTaskId=4 JobName=name JobState=FAILED"
+    for name, said in {"sacct": f"Maintenance on Monday\n{SINGLE}", "scontrol": job}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\n")
+        (tmp_path / name).chmod(0o755)
+    found = Scheduler(tmp_path).account_of("7", "name")
+    assert {index: state.state for index, state in found.items()} == {4: "FAILED"}

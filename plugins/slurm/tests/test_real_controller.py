@@ -181,6 +181,33 @@ def test_what_a_controller_has_forgotten_is_ended_by_a_cancel(
     assert {fields[0] for fields in run.started()} == {*"ace"}
 
 
+@pytest.mark.parametrize("end", ["done", "cancel"])
+def test_a_number_that_was_given_to_a_job_of_somebody_else(
+    start_run: StartRun, slurm_lab: SlurmLab, end: str
+) -> None:
+    """That job is not cancelled in the place of the one that the controller has forgotten."""
+    node, other_node, *_ = slurm_lab.nodes
+    slurm_lab.drain(node)
+    slurm_lab.wait_until_saved()
+    run = start_run({"a": "exit 0"}, {**ONE_EACH, "nodelist": node, "receipt_deadline": 5})
+    assert eventually(lambda: run.handles.get("a", "?")[0] != "?", 30), run.story()
+    ours = run.handles["a"].partition("_")[0]
+    slurm_lab.crash_slurmctld()
+    slurm_lab.start_slurmctld()
+    job = ("--parsable", f"--nodelist={other_node}", "--output=/dev/null", "--wrap=sleep 300")
+    others = [slurm_lab.run("sbatch", *job).strip() for _ in range(6)]
+    if ours not in others:
+        pytest.skip("slurmctld has saved the submission")
+    if end == "done":
+        slurm_lab.heal()
+        run.must_end()
+    else:
+        run.cancel()
+        run.wait()
+    assert slurm_lab.jobs() == dict.fromkeys(others, "RUNNING")
+    slurm_lab.run("scancel", *others)
+
+
 def test_the_controller_dies_with_units_that_wait(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """They had not started when the controller forgot them."""
     node = slurm_lab.nodes[0]

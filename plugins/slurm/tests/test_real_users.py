@@ -185,6 +185,25 @@ def test_the_runner_is_an_ordinary_user_with_the_smallest_set_of_rights(
     run.must_leave_no_files(place / USERS[0] / "runs")
 
 
+CALL = """
+import os, sys
+from contextlib import closing
+from fractal_backends_slurm.calls import Call
+command = ["sudo", "-n", "-u", sys.argv[1], "--", "/usr/bin/sbatch", *sys.argv[2:]]
+with closing(Call(command, os.environ)) as call:
+    call.answer(1)
+"""
+
+
+def test_what_another_users_command_does_too_long_is_not_waited_for(slurm_lab: SlurmLab) -> None:
+    """An ordinary user cannot end it."""
+    words = [USERS[0], "--wait", "--output=/dev/null", "--chdir=/tmp", "--wrap=sleep 60"]
+    command = [*python_for(RUNNER), "-c", CALL, *words]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    slurm_lab.clear()
+    assert f"SchedulerError: sbatch as the user {USERS[0]} did not answer within" in ended.stderr
+
+
 def test_a_runner_without_rights_is_told_so(slurm_lab: SlurmLab, place: Path) -> None:
     run, ended, _ = run_as(USERS[1], USERS[0], place)
     assert ended.returncode == 1
