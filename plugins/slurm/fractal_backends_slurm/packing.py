@@ -147,10 +147,10 @@ class _Room:
             raise InvalidInputError("The units of an array task do not fit on a node", problems)
 
     def waves(self) -> int | None:
-        """How often a unit's time fits into the time of a job; None: any number of times."""
+        """How often a unit's time, with its slack, fits into the time of a job; None: any number of times."""
         if self._unit_s is None or self.time_s is None:
             return None
-        return max(1, self.time_s // self._unit_s)
+        return max(1, (self.time_s - _SLACK_S) // (self._unit_s + _SLACK_OF_WAVE_S))
 
 
 def _explicit(options: SlurmOptions) -> tuple[int, int]:

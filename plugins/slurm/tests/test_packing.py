@@ -107,7 +107,8 @@ def test_the_slack_never_goes_beyond_the_partition() -> None:
 
 def test_units_behind_each_other_fit_into_the_partitions_time() -> None:
     limits = SiteLimits(time_s=7_200)
-    assert packed(1_000, limits, time="01:00:00", tasks_per_job=10) == (500, 2, 1)
+    assert packed(1_000, limits, time="01:00:00", tasks_per_job=10) == (1_000, 1, 1)
+    assert packed(1_000, limits, time="00:59:00", tasks_per_job=10) == (500, 2, 1)
 
 
 KINDS = SiteLimits(nodes=[Node(2, 9_000), Node(8, 3_000)])
@@ -191,6 +192,7 @@ def test_all_units_are_placed_and_no_ceiling_is_exceeded(
             assert limit_s > waves * options.time_s
         else:
             assert waves * options.time_s <= limits.time_s >= limit_s
+            assert limit_s > waves * options.time_s or waves == 1
     if not options.tasks_per_job and not options.parallel_tasks_per_job and not limits.time_s:
         jobs = max(options.max_num_jobs or 0, options.target_num_jobs or 0)
         assert packing.array_tasks <= max(jobs, 4 * limits.max_array_size)
