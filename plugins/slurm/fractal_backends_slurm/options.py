@@ -118,6 +118,13 @@ class SlurmOptions(Options):
         """Whether an array task gets GPUs, whichever way they are asked for."""
         return self.needs_gpu or bool(gpu_keys(dict(self)))
 
+    @property
+    def asks_for_gres(self) -> bool:
+        """The same of GPUs and whatever else `gres` names."""
+        pairs = (pair for line in self.extra_lines for pair in sbatch_options(line))
+        given = [self.gres or "none", *(value for name, value in pairs if name == "gres")]
+        return self.asks_for_gpus or any(value != "none" and _are_some(value.split(",")) for value in given)
+
     def told_origin(self, option: str) -> str:
         """Where an option comes from, to be read behind it; empty where nobody said it."""
         source = self.origin(option)

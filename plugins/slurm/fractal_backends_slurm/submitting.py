@@ -90,7 +90,7 @@ class Submitter:
             at_once=packing.at_once,
             cpus=options.cpus_per_task,
             memory_mb=options.mem,
-            shares_gpus=options.asks_for_gpus,
+            shares_gres=options.asks_for_gres,
             limit_s=options.time_s,
             env=self._environment(example, options),
             unset=_OF_SUDO if self._place.user else (),

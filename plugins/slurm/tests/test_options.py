@@ -36,6 +36,21 @@ def test_gpus_and_other_resources() -> None:
 
 
 @pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, False),
+        ({"gres": "none"}, False),
+        ({"gres": "gpu:0"}, False),
+        ({"gres": "lscratch:10"}, True),
+        ({"gpus": 1}, True),
+        ({"extra_lines": ["#SBATCH --gres=lscratch:10"]}, True),
+    ],
+)
+def test_what_steps_of_one_job_have_to_share(values: dict[str, Any], expected: bool) -> None:
+    assert SlurmOptions(**values).asks_for_gres is expected
+
+
+@pytest.mark.parametrize(
     "time", ["", "soon", "1:2:3:4", "1-", "-1", "0", "00:00:00", 0, 1.5, "1h", "²", "5\n"]
 )
 def test_what_is_no_time(time: Any) -> None:
