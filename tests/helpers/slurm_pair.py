@@ -32,6 +32,8 @@ class Files:
         self.words_on_job = ""
         self.read: list[str] = []
         self.written: list[str] = []
+        self.problems: list[str] = []
+        """Why files cannot be brought, the next times."""
         self.are_full = False
         """Whether nothing more can be written."""
 
@@ -51,7 +53,9 @@ class Files:
         self.written += files
 
     def fetch(self, units: object) -> None:
-        """All are here."""
+        """All are here, but for what goes wrong."""
+        if self.problems:
+            raise PlaceError(self.problems.pop(0))
 
 
 class NoRecords:

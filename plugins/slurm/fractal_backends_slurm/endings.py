@@ -11,6 +11,9 @@ from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
 
 from .places import Place, PlaceError
 
+_WITH_FILES = (Cause.DONE, Cause.TASK_ERROR, Cause.KILLED, Cause.OUT_OF_MEMORY, Cause.TIME_LIMIT)
+"""How units end whose files are wanted."""
+
 
 @dataclass
 class _Ending:
@@ -49,12 +52,16 @@ class Endings:
         waiting = []
         for ending in self._waiting:
             missing = ending.has_output and not os.path.lexists(ending.unit.output_file)
-            if not (problem or missing) or ending.outcome.cause is not Cause.DONE:
+            is_done = ending.outcome.cause is Cause.DONE
+            if ending.outcome.cause not in _WITH_FILES or not (problem or (missing and is_done)):
                 yield UnitEvent(ending.unit, UnitState.ENDED, ending.outcome)
-            elif now - ending.since > self._patience_s:
+            elif now - ending.since <= self._patience_s:
+                waiting.append(ending)
+            elif is_done:
                 info = problem or "It wrote an output, which does not show up as a regular file."
                 lost = replace(ending.outcome, cause=Cause.LOST, info=info)
                 yield UnitEvent(ending.unit, UnitState.ENDED, lost)
             else:
-                waiting.append(ending)
+                told = replace(ending.outcome, info=f"{ending.outcome.info} {problem}".strip())
+                yield UnitEvent(ending.unit, UnitState.ENDED, told)
         self._waiting = waiting

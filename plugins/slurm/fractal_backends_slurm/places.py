@@ -13,7 +13,7 @@ import tarfile
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import IO
@@ -63,10 +63,10 @@ class Place(ABC):
         """Make a folder with these files, and bring units' arguments to their places. Raises PlaceError."""
 
     @abstractmethod
-    def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
+    def receipts(self, folder: Path, skip: Collection[str] = ()) -> Iterable[tuple[str, bytes]]:
         """What was added to the receipts in a folder since the last call: names and texts.
 
-        Those to `skip`, by name, may be left out.
+        Those to `skip`, by name, are left out.
         """
 
     @abstractmethod
@@ -99,7 +99,7 @@ class SharedPlace(Place):
         except OSError as error:
             raise PlaceError(f"Cannot write {error.filename or folder}: {error.strerror}.") from error
 
-    def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
+    def receipts(self, folder: Path, skip: Collection[str] = ()) -> Iterable[tuple[str, bytes]]:
         """See `Place.receipts`."""
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
@@ -162,7 +162,10 @@ class OtherPlace(Place):
     def _listed(self, folder: Path, *which: str) -> bytes | None:
         """Names of what is in a folder; None where any of that is not there, or cannot be read."""
         command = self._tar("--create", "--file=/dev/null", "--verbose", f"--directory={folder}", *which)
-        ended = subprocess.run(command, capture_output=True, check=False)
+        try:
+            ended = subprocess.run(command, capture_output=True, check=False)
+        except OSError:  # there is no sudo: `put` says so
+            return None
         return None if ended.returncode else ended.stdout
 
     def put(self, folder: Path, files: Mapping[str, bytes], units: Sequence[Unit]) -> None:
@@ -189,7 +192,7 @@ class OtherPlace(Place):
         if ended.returncode:
             raise PlaceError(f"{problem}: {_reason(ended.stderr)}")
 
-    def receipts(self, folder: Path, skip: Container[str] = ()) -> Iterable[tuple[str, bytes]]:
+    def receipts(self, folder: Path, skip: Collection[str] = ()) -> Iterable[tuple[str, bytes]]:
         """See `Place.receipts`."""
         found: list[tuple[str, bytes]] = []
 
@@ -200,7 +203,7 @@ class OtherPlace(Place):
                 self._read[f"{folder}/{name}"] = self._read.get(f"{folder}/{name}", 0) + len(text)
                 found.append((name, text))
 
-        left_out = [f"--exclude={name}" for name in _NO_RECEIPTS]
+        left_out = [f"--exclude={name}" for name in (*_NO_RECEIPTS, *skip)]
         with contextlib.suppress(PlaceError):
             self._unpack(take, folder, *left_out, ".")
         return found
@@ -225,7 +228,8 @@ class OtherPlace(Place):
         gone = ["--create", "--file=/dev/null", "--remove-files"]
         for path, how in ((folder, "--recursion"), (folder.parent, "--no-recursion")):
             command = self._tar(*gone, how, f"--directory={path.parent}", "--", path.name)
-            subprocess.run(command, capture_output=True, check=False)
+            with contextlib.suppress(OSError):
+                subprocess.run(command, capture_output=True, check=False)
 
     def _unpack(self, take: Callable[[str, IO[bytes]], None], folder: Path, *which: str) -> None:
         """Hand over name and content of regular files below a folder. Raises PlaceError, as `take` may."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Sequence
@@ -17,6 +18,10 @@ FOLDER = ".slurm"
 UNITS_FILE, SCRIPT_FILE = "units", "job.sh"
 CANCELLED_FILE = "cancelled"
 """Where it is there, no unit begins; `LABEL.cancelled` is of one unit."""
+_TOKEN_BYTES = 6
+_HANDLE = re.compile(
+    rf"(\d+|\?)_(\d+)@(/.*/{re.escape(FOLDER)}/[0-9a-f]{{{2 * _TOKEN_BYTES}}})", re.ASCII | re.DOTALL
+)
 
 
 @dataclass
@@ -79,7 +84,7 @@ def job_name(token: str) -> str:
 
 def lay_out(units: Sequence[Unit], units_each: int, remote: Path, attempt: int = 1) -> Submission:
     """A new submission of units, so many in each array task."""
-    token = secrets.token_hex(6)
+    token = secrets.token_hex(_TOKEN_BYTES)
     starts = range(0, len(units), units_each)
     parts = {index: list(units[start : start + units_each]) for index, start in enumerate(starts)}
     return Submission(token, remote / FOLDER / token, parts, attempt=attempt)
@@ -101,8 +106,8 @@ class Handle:
     @classmethod
     def read(cls, text: str) -> Handle:
         """Raises ValueError where it is not a handle of this backend."""
-        number, _, folder = text.partition("@")
-        job, _, index = number.partition("_")
-        if not index.isdigit() or not folder.startswith("/") or not (job.isdigit() or job == "?"):
+        match = _HANDLE.fullmatch(text)
+        if match is None:
             raise ValueError(f"{text!r} is not the handle of a SLURM job")
+        job, index, folder = match.groups()
         return cls(None if job == "?" else job, int(index), Path(folder))

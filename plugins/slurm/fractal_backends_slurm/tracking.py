@@ -91,10 +91,11 @@ class Tracker:
         submission = self.submission
         if not submission.adopted:
             return True
-        others = {*self._place.text(submission.folder / UNITS_FILE).split()}
-        others -= {unit.label for unit in submission.units}
+        labels = {*self._place.text(submission.folder / UNITS_FILE).split()}
+        others = labels - {unit.label for unit in submission.units}
         notes = submission.receipts.notes
-        return all(label in notes and notes[label].end is not None for label in others)
+        have_ended = all(label in notes and notes[label].end is not None for label in others)
+        return bool(labels) and have_ended  # without labels the file could not be read
 
     def read(self) -> None:
         """Take in new receipts."""

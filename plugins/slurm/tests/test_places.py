@@ -58,9 +58,20 @@ def test_tar_is_killed_while_it_reads(cut_off: Remote) -> None:
     assert cut_off.place.text(cut_off.folder / "7_0.receipt") == ""
 
 
+def test_receipts_that_are_not_wanted_any_more_are_not_brought(tmp_path: Path) -> None:
+    remote = Remote(tmp_path, ["sh", "-c", f'"$@" | tee {tmp_path}/archive', "sh"])
+    for index in range(2):
+        (remote.folder / f"7_{index}.receipt").write_text(LONG)
+    found = dict(remote.place.receipts(remote.folder, {"7_0.receipt"}))
+    assert found.keys() == {"7_1.receipt"}
+    assert b"7_0" not in (tmp_path / "archive").read_bytes()
+
+
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     remote = Remote(tmp_path, ["/nowhere/sudo"])
     (remote.local / "task" / "a.args.json").write_text("{}")
+    assert remote.place.obstacle is None
+    remote.place.remove(remote.folder)
     with pytest.raises(PlaceError, match=r"Cannot read .*/nowhere/sudo"):
         remote.place.fetch([remote.unit("a")])
     with pytest.raises(PlaceError, match=r"Cannot write to .*/nowhere/sudo"):

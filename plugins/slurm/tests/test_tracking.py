@@ -252,6 +252,26 @@ def test_a_unit_ends_well_while_its_run_is_cancelled(pair: Pair) -> None:
     assert (found["a"][0], found["b"][0]) == (Cause.DONE, Cause.CANCELLED)
 
 
+def test_the_log_of_a_unit_that_failed_is_waited_for(pair: Pair) -> None:
+    """The first calls that bring files fail."""
+    pair.files.problems = ["Connection reset"] * 10
+    pair.notes(BOTH_RUN + "ended a 30 3 0 5 -1 0 0\n")
+    told = pair.told("RUNNING")
+    assert told == {}
+    assert eventually(lambda: told.update(pair.told("RUNNING")) or "a" in told, 10)
+    assert told["a"][0] is Cause.TASK_ERROR
+    assert pair.files.problems == [] and "Connection reset" not in told["a"][1]
+
+
+def test_the_log_of_a_unit_that_failed_does_not_come(pair: Pair) -> None:
+    pair.files.problems = ["Connection reset"] * 1000
+    pair.notes(BOTH_RUN + "ended a 30 3 0 5 -1 0 0\n")
+    told: Told = {}
+    assert eventually(lambda: told.update(pair.told("RUNNING")) or "a" in told, 10)
+    assert told["a"][0] is Cause.TASK_ERROR
+    assert "Connection reset" in told["a"][1]
+
+
 def test_a_run_is_cancelled_whose_files_do_not_come(pair: Pair) -> None:
     """Each unit is told of all the same."""
     pair.notes(BOTH_RUN + "ended a 30 0 0 5 -1 0 1\n")

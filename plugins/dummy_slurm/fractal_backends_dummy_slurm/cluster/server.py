@@ -154,7 +154,8 @@ class Server:
         self._words[fd] = b""
         if fields[:1] == [b"lease"]:
             self._leases.add(fd)
-            end.sendall(pack([b"ok"]))
+            with contextlib.suppress(OSError):
+                end.sendall(pack([b"ok"]))
             return
         if fields[:1] == [b"leave"]:
             self._leave(fd)
