@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -51,9 +52,10 @@ class Labs:
         return self._labs[key]
 
     def stop(self) -> None:
-        """Stop all."""
-        for lab in self._labs.values():
-            lab.stop()
+        """Stop all, also where one cannot be stopped."""
+        with ExitStack() as stack:
+            for lab in self._labs.values():
+                stack.callback(lab.stop)
 
 
 @pytest.fixture(scope="session")

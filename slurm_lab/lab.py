@@ -273,7 +273,7 @@ class SlurmLab:
         self.start_slurmctld()
         for node in self.nodes:
             self._daemon_of(node).start()
-        eventually(self._nodes_are_ready, START_S, f"nodes that are not ready: {self.states()}")
+        eventually(self._nodes_are_ready, START_S, lambda: f"nodes that are not ready: {self.states()}")
 
     def states(self) -> dict[str, str]:
         """The nodes and their states, as `sinfo` has them."""
@@ -285,7 +285,7 @@ class SlurmLab:
         self._cancel_all()
         self.leftovers_after(15)
         end(self.processes(), 0)
-        eventually(lambda: not self.leftovers(), START_S, f"left: {self.leftovers()}")
+        eventually(lambda: not self.leftovers(), START_S, lambda: f"left: {self.leftovers()}")
 
     def _cancel_all(self) -> None:
         if jobs := {job.partition("_")[0] for job in self.jobs()}:

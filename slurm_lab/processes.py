@@ -40,12 +40,13 @@ def run(
     return result.stdout
 
 
-def eventually(condition: Callable[[], object], deadline_s: float, else_say: str) -> None:
-    """Wait until a condition is true, or give up with a message."""
+def eventually(condition: Callable[[], object], deadline_s: float, else_say: str | Callable[[], str]) -> None:
+    """Wait until a condition is true, or give up with a message, which may be asked for only then."""
     end = time.monotonic() + deadline_s
     while not condition():
         if time.monotonic() > end:
-            raise LabError(f"{else_say} (waited {deadline_s:g} s)")
+            said = else_say if isinstance(else_say, str) else else_say()
+            raise LabError(f"{said} (waited {deadline_s:g} s)")
         time.sleep(0.02)
 
 
