@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli_helpers import Result, cli, install, named, read_json, snapshot, started, workflow, write_json
+from tests.cli_helpers import (
+    Result,
+    cli,
+    ended,
+    install,
+    named,
+    read_json,
+    snapshot,
+    started,
+    workflow,
+    write_json,
+)
 from tests.helpers.workflows import (
     ZARR,
     Json,
@@ -140,11 +152,19 @@ def test_without_folders_named_a_run_makes_its_own(tmp_path: Path) -> None:
     result = cli("run", "workflow.json", cwd=tmp_path)
     assert result.code == 0, result.err
     (folder,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"cells-3d-day-1-\d{8}-\d{6}", folder.name)
+    assert re.fullmatch(r"cells-3d-day-1-\d{8}-\d{6}-\d{6}", folder.name)
     assert (folder / "0_make" / "0.log").read_text() == "made\n"
     assert arguments_of(folder, "0_make/0")["zarr_dir"] == f"{folder}/zarr"
     assert f"{folder}/dataset.json" in result.out
     assert "What had finished" not in result.out
+
+
+def test_runs_that_start_at_once_make_a_folder_each(tmp_path: Path) -> None:
+    workflow(tmp_path, named("Make", non_parallel([])))
+    with ExitStack() as stack:
+        runs = [stack.enter_context(started("run", "workflow.json", cwd=tmp_path)) for _ in range(3)]
+        assert [ended(run).code for run in runs] == [0, 0, 0]
+    assert len(list((tmp_path / "runs").iterdir())) == 3
 
 
 def test_relative_and_odd_folders_are_fine(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import logging
 import os
 import re
 import signal
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,8 @@ def _load_dataset(request: RunRequest, run_dir: Path) -> Dataset:
 
 def _default_run_dir(workflow: Workflow) -> Path:
     name = re.sub(r"[\W_]+", "-", task_slug(workflow.name or "workflow")).strip("-") or "workflow"
-    return Path("runs") / f"{name[:80]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    # Others may start in the same second.
+    return Path("runs") / f"{name[:80]}-{datetime.now():%Y%m%d-%H%M%S-%f}"
 
 
 async def _process(
