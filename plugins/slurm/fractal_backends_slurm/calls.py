@@ -105,6 +105,11 @@ class Call:
         return True
 
     @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    @property
     def is_overdue(self) -> bool:
         """Whether there is no point in waiting longer."""
         return time.monotonic() > self._begun + TIMEOUT_S

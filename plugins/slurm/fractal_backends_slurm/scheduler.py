@@ -22,7 +22,8 @@ from .values import seconds
 
 _INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
-_COMMAND_FAILED = " failed with exit code"
+_IS_CALLED = "sbatch is called"
+"""What says so where commands come before it."""
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
 _QUEUE_FORMAT = "|".join(_QUEUE_FIELDS)
 _NOT_FOR_COMMANDS = re.compile(
@@ -111,21 +112,20 @@ class Scheduler:
             lines = [
                 "exec 3<&0 4>&1 </dev/null >&2",
                 *map(_must_succeed, before),
-                'exec "$@" <&3 >&4 3<&- 4>&-',
+                f'echo "{_IS_CALLED}" >&4; exec "$@" <&3 >&4 3<&- 4>&-',
             ]
             command = ["/bin/sh", "-c", "\n".join(lines), "sh", *command]
         with closing(self._call(command, script)) as call:
             try:
                 answer = call.answer(TIMEOUT_S, stop=stop if before else None)
             except SchedulerError as error:
-                if _COMMAND_FAILED in call.output:
-                    printed = f"; they printed: {call.errors[-2_000:]}" if call.errors else ""
-                    told = f"pre_submission_commands: {call.output}{printed}"
-                    raise SchedulerError(told, may_pass=False) from error
+                if before and call.has_ended(0) and _IS_CALLED not in call.output:
+                    raise _not_called(call) from error
                 after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
                 raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
-        if before and not answer.strip():
-            raise SchedulerError("pre_submission_commands ended before sbatch was called", may_pass=False)
+            if before and _IS_CALLED not in call.output:
+                raise _not_called(call)
+        answer = answer.removeprefix(f"{_IS_CALLED}\n")
         number = answer.strip().rpartition("\n")[2].partition(";")[0]
         if not number.isdigit():
             raise SchedulerError(f"sbatch answered {answer[:200]!r}, not a job id", may_pass=True)
@@ -317,9 +317,15 @@ class Scheduler:
             return answer + call.errors if with_errors else answer
 
 
+def _not_called(call: Call) -> SchedulerError:
+    printed = f"; they printed: {call.errors[-2_000:]}" if call.errors else ""
+    why = call.output or f"they ended with exit code {call.exit_code} before sbatch was called"
+    return SchedulerError(f"pre_submission_commands: {why}{printed}", may_pass=False)
+
+
 def _must_succeed(command: str) -> str:
     """Lines of shell that end it where the command fails, and say so in the place of sbatch's answer."""
-    failed = shlex.quote(f"{command!r}{_COMMAND_FAILED}")
+    failed = shlex.quote(f"{command!r} failed with exit code")
     return (
         f'{command}\nfb_code=$?; [ "$fb_code" = 0 ] || {{ echo {failed} "$fb_code" >&4; exit "$fb_code"; }}'
     )

@@ -189,7 +189,12 @@ def test_a_command_before_a_submission_has_no_part_in_it(start_run: StartRun, sl
     run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["cat", "echo 99"]})
     run.must_end()
     calls = len(slurm_lab.calls("sbatch"))
-    for command, told in {"exit 0": "ended before sbatch", "echo timed out >&2; false": "timed out"}.items():
+    words = {
+        "exit 0": "they ended with exit code 0 before sbatch was called",
+        "echo x >&2; exit 3": "they ended with exit code 3 before sbatch was called; they printed: 99\nx",
+        "echo timed out >&2; false": "timed out",
+    }
+    for command, told in words.items():
         run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["echo 99", command]})
         run.must_end(a=Cause.LAUNCH_FAILED)
         assert told in run.outcomes["a"].info
