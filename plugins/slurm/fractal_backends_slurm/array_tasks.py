@@ -11,7 +11,7 @@ from . import verdicts
 from .hostlist import expand
 from .queue_watch import Snapshot
 from .records import Records
-from .scheduler import JobState
+from .scheduler import REST, JobState
 from .submission import Submission
 
 _CLOCKS_S = 2.0
@@ -72,7 +72,13 @@ class ArrayTasks:
 
     def state_of(self, job: str, index: int) -> JobState | None:
         """What the scheduler last said of one."""
-        return self.snapshot.of(job, self._submission.name).get(index)
+        return self._of(self.snapshot.of(job, self._submission.name), job, index)
+
+    def _of(self, states: Mapping[int, JobState], job: str, index: int) -> JobState | None:
+        rest = states.get(REST)
+        if index in states or rest is None or rest.state not in verdicts.ENDS:
+            return states.get(index)
+        return None if self._receipts.has_begun(job, index) else rest
 
     def receipt_was_read(self, job: str, index: int) -> None:
         """There was something new in the receipt of one."""
@@ -135,7 +141,7 @@ class ArrayTasks:
         if state is not None and state.state == "COMPLETED":
             return state
         records = self._records.of(job, self._submission.name, self.snapshot.asked_at)
-        found = records.get(index)
+        found = self._of(records, job, index)
         if found is None and state is None:
             return verdicts.WITHDRAWN if waited and self._was_cancelled_waiting(job, index) else None
         if found is not None:

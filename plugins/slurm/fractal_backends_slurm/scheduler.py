@@ -22,6 +22,11 @@ from .values import seconds
 
 _INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
+REST = -1
+"""Stands for the index of all array tasks of a job that waited, and were cancelled one by one: SLURM keeps
+one record of them."""
+_NO_INDEX = ("", "N/A", "4294967294")
+"""How its commands show that."""
 _IS_CALLED = "sbatch is called"
 """What says so where commands come before it."""
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
@@ -153,11 +158,7 @@ class Scheduler:
         for job, index, state, name, nodes, reason in _rows(answer, len(_QUEUE_FIELDS)):
             if names.get(job, name) != name:
                 continue
-            of_job = found.setdefault(job, {})
-            if (
-                index != "N/A"
-            ):  # what is left of an array all of whose waiting tasks were cancelled one by one
-                of_job[_index(index)] = JobState(state, reason, nodes)
+            found.setdefault(job, {})[_index(index)] = JobState(state, reason, nodes)
         return found
 
     def find(self, name: str) -> str | None:
@@ -196,11 +197,11 @@ class Scheduler:
         for line in answer.splitlines():
             fields = dict(re.findall(r"(\w+)=(\S*)", line))
             index, state = fields.get("ArrayTaskId", ""), fields.get("JobState", "")
-            if index.isdigit() and state and fields.get("JobName") == name:
+            if (index in _NO_INDEX or index.isdigit()) and state and fields.get("JobName") == name:
                 code, number = _exit(fields.get("ExitCode", ""))
                 nodes, reason = fields.get("NodeList", "").removeprefix("(null)"), fields.get("Reason", "")
                 started_at = _point(fields.get("StartTime", ""))
-                found[int(index)] = JobState(state, reason, nodes, code, number, started_at)
+                found[_index(index)] = JobState(state, reason, nodes, code, number, started_at)
         return found
 
     def _accounted(self, job: str, name: str) -> dict[int, JobState] | None:
@@ -342,6 +343,8 @@ def _rows(answer: str, fields: int) -> list[list[str]]:
 
 def _index(text: str) -> int:
     """The index of an array task. Raises SchedulerError."""
+    if text in _NO_INDEX:
+        return REST
     if not text.isdigit():
         raise SchedulerError(f"squeue answered {text[:200]!r} for the index of an array task", may_pass=True)
     return int(text)
@@ -349,6 +352,8 @@ def _index(text: str) -> int:
 
 def _indices(text: str) -> Iterator[int]:
     """Of array tasks: `7`, or `[7-9,12-20:4%2]` of those that never had a job of their own."""
+    if text in _NO_INDEX:
+        yield REST
     for part in text.strip("[]").partition("%")[0].split(","):
         if match := _INDICES.fullmatch(part):
             first, last, step = match.groups()

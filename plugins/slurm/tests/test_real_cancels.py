@@ -65,6 +65,18 @@ def test_a_whole_array_is_cancelled_and_it_is_said_by_whom(start_run: StartRun, 
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
+def test_array_tasks_that_wait_are_cancelled_by_their_name(start_run: StartRun, slurm_lab: SlurmLab) -> None:
+    """Each for itself; of all of them there is one record."""
+    options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0], "receipt_deadline": 60}
+    run = start_run({"a": "sleep 300", "b": "exit 0", "c": "exit 0"}, options)
+    array = run.place_of("a")[1].partition("_")[0]
+    name = slurm_lab.run("squeue", "--noheader", f"--jobs={array}", "--format=%j").split()[0]
+    slurm_lab.run("scancel", f"--name={name}")
+    run.must_end(40, **dict.fromkeys("abc", Cause.CANCELLED))
+    assert all("CANCELLED by root" in outcome.info for outcome in run.outcomes.values()), run.story()
+
+
+@pytest.mark.slurm(WITH_ACCOUNTS)
 def test_units_side_by_side_are_cancelled_with_their_job(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """The job's script may still note by which signal a step was ended, when srun had no time to say why."""
     options = {"tasks_per_job": 2, "parallel_tasks_per_job": 2}

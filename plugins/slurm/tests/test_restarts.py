@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from fractal_backends_slurm.scheduler import JobState
+from fractal_backends_slurm.scheduler import REST, JobState
 
 from conftest import eventually
 from fractal_backends import Cause
@@ -185,6 +185,25 @@ def test_a_waiting_array_task_is_cancelled_of_which_there_is_no_record(pair: Pai
     assert infos == ["Priority", "SLURM has no record of it; receipts may be late"]
     assert {cause for cause, _ in told.values()} == {Cause.CANCELLED}
     assert all("cancelled while it waited" in info for _, info in told.values())
+
+
+def test_all_array_tasks_that_wait_are_cancelled_one_by_one(pair: Pair) -> None:
+    """As `scancel --name` does. There is one record of all of them."""
+    rest = JobState("CANCELLED", "Priority", cancelled_by=1000)
+    pair.records.found = {REST: rest}
+    assert pair.told("PENDING", nodes="") == {}
+    since = time.monotonic()
+    told: Told = {}
+    assert eventually(lambda: told.update(pair.told_of({7: {REST: rest}})) or len(told) == 2, 10)
+    assert time.monotonic() - since < DEADLINE_S
+    assert {cause for cause, _ in told.values()} == {Cause.CANCELLED}
+    assert all("CANCELLED by" in info for _, info in told.values())
+
+
+def test_what_had_begun_is_not_among_those_that_were_cancelled_while_they_waited(pair: Pair) -> None:
+    pair.notes(BEGUN)
+    rest = {7: {REST: JobState("CANCELLED", "Priority")}}
+    assert eventually(lambda: not any(pair.told_of(rest)) and len(pair.retried) == 2, 10)
 
 
 def test_a_node_refuses_what_a_controller_has_forgotten(pair: Pair) -> None:

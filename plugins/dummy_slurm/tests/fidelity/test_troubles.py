@@ -54,14 +54,16 @@ def test_cancelling_what_waits(same: Same) -> None:
         single = site.submit("true", "--hold")
         some = site.submit("true", "--hold", "--array=0-3")
         every = site.submit("true", "--hold", "--array=0-3")
+        named = site.submit("true", "--hold", "--array=0-3", "--job-name=named")
         answers: list[Any] = [
             site.call("scancel", single),
             site.call("scancel", f"{some}_1"),
             site.queue(some),
             site.call("scancel", f"{some}_[0,2-3]"),
             site.call("scancel", every),
+            site.call("scancel", "--name=named"),
         ]
-        return [answers, site.ended({"single": single, "some": some, "every": every})]
+        return [answers, site.ended({"single": single, "some": some, "every": every, "named": named})]
 
     same(scenario)
 
