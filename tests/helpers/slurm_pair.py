@@ -68,7 +68,9 @@ class NoRecords:
     def of(self, job: str, name: str, at: float) -> dict[int, JobState]:
         return self.found
 
-    def may_be_forgotten(self, at: float) -> bool:
+    controller = None
+
+    def may_be_forgotten(self, at: float, known: float | None) -> bool:
         return self.was_restarted
 
 

@@ -39,6 +39,8 @@ class ArrayTasks:
         self._records = records
         self._last_index = max(submission.parts, default=0)
         self._accepted_at = time.monotonic()
+        self._controller = records.controller
+        """The one that accepted it."""
         self._known_ends: dict[tuple[str, int], KnownEnd] = {}
         self._over_since: dict[tuple[str, int], float] = {}
         """When the ends of job scripts were read, on the monotonic clock."""
@@ -166,7 +168,7 @@ class ArrayTasks:
     @property
     def forgot(self) -> bool:
         """Whether the controller may have forgotten some acts."""
-        return self._records.may_be_forgotten(self.snapshot.asked_at)
+        return self._records.may_be_forgotten(self.snapshot.asked_at, self._controller)
 
     def _was_forgotten(self, state: JobState, job: str, index: int, records: Mapping[int, JobState]) -> bool:
         """Whether nobody cancelled an array task, but its node refused it: a controller that was started

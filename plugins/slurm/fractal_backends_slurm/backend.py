@@ -20,7 +20,7 @@ from .scheduler import Scheduler
 from .site_file import option_sources
 from .submitting import Submitter
 
-_USER = re.compile(r"[A-Za-z_][\w.-]*\$?")
+_USER = re.compile(r"\w[\w.@\\+-]*\$?")
 _ACCOUNT = re.compile(r"\w[\w.@+:/-]*")
 
 

@@ -26,12 +26,15 @@ _RETRY = re.compile(
     re.IGNORECASE,
 )
 """Of errors that say nothing about the request. It may have got there all the same."""
+_FAILED = re.compile(r"(job submission|allocation) (failed|failure): ", re.IGNORECASE)
+_SAYS_WHY = re.compile(rf"{_FAILED.pattern}|error: (Assoc|QOS)\w+$", re.IGNORECASE)
 _SLEEPS = re.compile(r",? sleeping and retrying")
 """What sbatch says where the queue is full, before it tries again for two minutes."""
 _NO_ROOM = re.compile(r"submit limit|MaxJobCount|MaxSubmit|unable to accept job", re.IGNORECASE)
 """Of refusals for the number of jobs that there would be."""
 _TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(Submit|Jobs))\w*(Limit|NotSatisfied)\b")
 """Limits of accounts for each job, which are not about the number of jobs, though SLURM says so as well."""
+_MOST_PRINTED = 10_000
 _LOOK_S = 0.2
 _LOOK_SHARE, _SHORTEST_LOOK_S = 0.05, 0.0005
 """How long a command is left alone: a share of the time that it has taken so far."""
@@ -105,6 +108,11 @@ class Call:
         return True
 
     @property
+    def printed(self) -> str:
+        """What it answered so far."""
+        return os.pread(self._stdout.fileno(), _MOST_PRINTED, 0).decode(errors="replace").strip()
+
+    @property
     def exit_code(self) -> int | None:
         """None while it runs."""
         return self._process.poll()
@@ -129,7 +137,8 @@ class Call:
         self.output = answer.strip()
         if code := self._process.returncode:
             message = self.errors or self.output or f"exit code {code}"
-            may_pass = _RETRY.search(message) is not None and not _TOO_LARGE.search(message)
+            decisive = _decisive(message)
+            may_pass = _RETRY.search(decisive) is not None and not _TOO_LARGE.search(decisive)
             raise SchedulerError(
                 f"{self._name}: {with_hint(_plain(message), self._program)}", may_pass=may_pass
             )
@@ -172,6 +181,12 @@ def with_hint(message: str, program: str) -> str:
         f"{message}; sudo has to allow {program}, as the documentation of the slurm backend has it"
         " under `As another user`"
     )
+
+
+def _decisive(message: str) -> str:
+    """Where a submission failed, the lines that say why: a site's own words may be among the others."""
+    lines = message.splitlines()
+    return "\n".join(filter(_SAYS_WHY.search, lines)) if any(map(_FAILED.search, lines)) else message
 
 
 def _text(file: BinaryIO) -> str:

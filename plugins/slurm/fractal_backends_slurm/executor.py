@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from types import TracebackType
 from typing import cast
 
@@ -27,7 +27,7 @@ from .options import SlurmOptions
 from .places import Place, PlaceError
 from .queue_watch import Snapshot, watch_of
 from .records import Records
-from .scheduler import Scheduler
+from .scheduler import JobState, Scheduler
 from .submission import Submission
 from .submitting import Submitter, pause_after
 from .tracking import Tracker
@@ -40,6 +40,8 @@ _SHARE = 10
 _CONFIRM_S = 10.0
 """After so long without a confirmation jobs are cancelled once more."""
 _OVER_S = 2.0
+_STUCK_S = 120.0
+"""For so long what SLURM is ending is waited for, which a hanging process, or epilog, may keep for ever."""
 _IS_NEW = "SLURM's controller was started again, and is to hear first from its nodes what they run"
 _FIRST_WARNING_S, _WARN_S = 5.0, 30.0
 
@@ -122,7 +124,8 @@ class SlurmExecutor(UnitExecutor):
         snapshot = self._queue.look(self._options.poll_interval)
         begun, used = time.monotonic(), time.thread_time()
         for tracker in list(self._trackers):
-            tracker.read()
+            if tracker.is_due:
+                tracker.read()
             self._watch(tracker)
             yield from tracker.look(snapshot)
             self._cancel_hopeless(tracker)
@@ -229,7 +232,8 @@ class SlurmExecutor(UnitExecutor):
     def _cancel_hopeless(self, tracker: Tracker) -> None:
         if tracker.hopeless:
             try:
-                self._scheduler.cancel(tracker.hopeless, user=self._place.user)
+                if targets := self._ours(tracker.hopeless, [tracker.submission]):
+                    self._scheduler.cancel(targets, user=self._place.user)
             except SchedulerError as error:
                 self._logger.warning("Jobs that cannot start are not cancelled yet: %s", error)
             else:
@@ -252,6 +256,9 @@ class SlurmExecutor(UnitExecutor):
     ) -> None:
         self._wait_for_last_lines()
         self.cancel()
+        for submission in self._waiting:  # of a run that was ended by an error
+            if not submission.adopted:
+                self._place.remove(submission.folder)
         for tracker in [*self._trackers, *self._past]:
             if tracker.may_be_removed:
                 self._place.remove(tracker.submission.folder)
@@ -290,7 +297,8 @@ class SlurmExecutor(UnitExecutor):
 
     def _end_jobs(self) -> None:
         """Cancel what is left, and wait until the queue shows that it is gone."""
-        pause_s, warn_at = _QUICK_S, time.monotonic() + _FIRST_WARNING_S
+        begun_at = time.monotonic()
+        pause_s, warn_at = _QUICK_S, begun_at + _FIRST_WARNING_S
         kept: set[Tracker] = set()
         while True:
             try:
@@ -305,11 +313,13 @@ class SlurmExecutor(UnitExecutor):
                 if self._records.is_new:
                     raise SchedulerError(_IS_NEW, may_pass=True)
                 left = [tracker.submission for tracker in followed]
-                if targets := self._targets(left):
+                targets = [target for submission in left for target in submission.targets]
+                if targets := self._ours(targets, left):
                     self._scheduler.cancel(targets, user=self._place.user)
-                if snapshot := self._confirmed_end_of(left):
-                    self._tell_forgotten(followed, snapshot)
-                    return
+                is_stuck = time.monotonic() > begun_at + _STUCK_S
+                snapshot = self._confirmed_end_of(left, but_for={"COMPLETING"} if is_stuck else set())
+                self._tell_forgotten(followed, snapshot)
+                return
             except SchedulerError as error:
                 if time.monotonic() > warn_at:
                     warn_at = time.monotonic() + _WARN_S
@@ -318,14 +328,13 @@ class SlurmExecutor(UnitExecutor):
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)
 
-    def _targets(self, submissions: Sequence[Submission]) -> list[str]:
-        """What to cancel of them. A controller that was started again may have given the numbers of jobs that
-        it had forgotten to jobs of others. Raises SchedulerError."""
+    def _ours(self, targets: Sequence[str], submissions: Sequence[Submission]) -> list[str]:
+        """Those of what is to be cancelled that are of these submissions: a controller that was started again
+        may have given the numbers of jobs that it had forgotten to others. Raises SchedulerError."""
         jobs = {job for submission in submissions for job in submission.jobs}
         names = {submission.name for submission in submissions}
         forgot = bool(jobs) and self._records.may_be_forgotten(time.monotonic())
         others = self._scheduler.others(jobs, names) if forgot else set()
-        targets = [target for submission in submissions for target in submission.targets]
         return [target for target in targets if target.partition("_")[0] not in others]
 
     def _follow_lost(self) -> None:
@@ -341,8 +350,12 @@ class SlurmExecutor(UnitExecutor):
             told = "SLURM forgot that %d array tasks ran; whether they have ended, it does not tell: %s"
             self._logger.warning(told, len(left), ", ".join(left[:_MANY]))
 
-    def _confirmed_end_of(self, submissions: Sequence[Submission]) -> Snapshot | None:
-        """The answer of the queue that they have, if it says so within some time. Raises SchedulerError."""
+    def _confirmed_end_of(self, submissions: Sequence[Submission], but_for: Set[str]) -> Snapshot:
+        """The answer of the queue that they have, or are in these states.
+
+        Raises SchedulerError where it does not say so within some time.
+        """
+        left: list[str] = []
         names = {job: submission.name for submission in submissions for job in submission.jobs}
         asked_since = time.monotonic()
         end = asked_since + _CONFIRM_S
@@ -351,14 +364,20 @@ class SlurmExecutor(UnitExecutor):
             while time.monotonic() < end:
                 snapshot = self._queue.look(min(self._options.poll_interval, _SLOW_S))
                 if snapshot.asked_at > asked_since and names.keys() <= snapshot.names.keys():
-                    if not any(_is_left(snapshot, submission) for submission in submissions):
+                    found = [task for submission in submissions for task in _left(snapshot, submission)]
+                    left = [f"{task} {state.state}" for task, state in found]
+                    if all(state.state in but_for for _, state in found):
+                        if left:
+                            told = "SLURM takes long to end some jobs; nothing of them starts any more: %s"
+                            self._logger.warning(told, ", ".join(left[:_MANY]))
                         return snapshot
                 elif self._queue.problem_at > asked_since:
                     raise SchedulerError(self._queue.problem, may_pass=True)
                 time.sleep(_QUICK_S)
         finally:
             self._queue.forget(names)
-        return None
+        said = f"SLURM still shows {', '.join(left[:_MANY])}" if left else "SLURM did not answer in time"
+        raise SchedulerError(said, may_pass=True)
 
 
 def _named(jobs: Iterable[str]) -> str:
@@ -367,13 +386,13 @@ def _named(jobs: Iterable[str]) -> str:
     return f" ({', '.join(names[:_MANY])}{', …' if len(names) > _MANY else ''})" if names else ""
 
 
-def _is_left(snapshot: Snapshot, submission: Submission) -> bool:
-    """Whether an array task of a submission is in the queue or on a node."""
-    return any(
-        state.state not in verdicts.ENDS and (index in submission.parts or not submission.adopted)
-        for job in submission.jobs
-        for index, state in snapshot.of(job, submission.name).items()
-    )
+def _left(snapshot: Snapshot, submission: Submission) -> Iterator[tuple[str, JobState]]:
+    """Array tasks of a submission that are in the queue or on a node."""
+    for job in submission.jobs:
+        for index, state in snapshot.of(job, submission.name).items():
+            is_ours = index in submission.parts or not submission.adopted
+            if is_ours and state.state not in verdicts.ENDS:
+                yield f"{job}_{index}", state
 
 
 def _queued(submission: Submission, info: str = "") -> Iterator[UnitEvent]:

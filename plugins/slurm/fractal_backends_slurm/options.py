@@ -113,6 +113,10 @@ class SlurmOptions(Options):
         """The variables that the extra lines export."""
         return dict(pair for line in self.extra_lines if (pair := exported(line)))
 
+    def has_line(self, name: str) -> bool:
+        """Whether a line in `extra_lines` sets this option of sbatch."""
+        return any(name == other for line in self.extra_lines for other, _ in sbatch_options(line))
+
     @property
     def asks_for_gpus(self) -> bool:
         """Whether an array task gets GPUs, whichever way they are asked for."""

@@ -42,6 +42,8 @@ class SiteLimits:
     """The kinds of nodes of the partition; empty where they are not known."""
     time_s: int | None = None
     """The partition's time limit for a job."""
+    default_time_s: int | None = None
+    """The time limit that it gives to jobs that ask for none."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class _Room:
 
     def __init__(self, options: SlurmOptions, limits: SiteLimits) -> None:
         self._options = options
-        self._unit_s = options.time_s
+        self._unit_s = _unit_s(options, limits)
         self._nodes = limits.nodes
         cpus, mem_mb = map(max, zip(*limits.nodes, strict=True)) if limits.nodes else (None, None)
         self._ceilings = [
@@ -107,10 +109,11 @@ class _Room:
             if unit is not None and ceiling is not None and unit > ceiling
         ]
         yield from above or self._problems_of_nodes(1)
-        if self._unit_s is not None and self.time_s is not None and self._unit_s > self.time_s:
+        unit_s = self._options.time_s
+        if unit_s is not None and self.time_s is not None and unit_s > self.time_s:
             limit = f"the partition's limit: {self.time_s} s"
             source = self._options.told_origin("time")
-            yield f"time={self._options.time} ({self._unit_s} s){source} is more than {limit}"
+            yield f"time={self._options.time} ({unit_s} s){source} is more than {limit}"
 
     def fitting(self, cpus: int | None = None, mem_mb: int | None = None) -> int:
         """Units that fit beside each other, in this room and in what is given; 1 where nothing is given."""
@@ -199,10 +202,18 @@ def _within_limits(units: int, size: int, at_once: int, options: SlurmOptions, r
     return larger
 
 
+def _unit_s(options: SlurmOptions, limits: SiteLimits) -> int | None:
+    """How long a unit may run: where nothing is said of that, as long as if it had a job of its own."""
+    if options.time_s is not None or options.has_line("time"):
+        return options.time_s
+    return limits.default_time_s
+
+
 def _time_limit(options: SlurmOptions, limits: SiteLimits, waves: int) -> str | None:
-    if options.time_s is None:
+    unit_s = _unit_s(options, limits)
+    if unit_s is None or (options.time_s is None and waves == 1):
         return None
-    total = waves * options.time_s + _SLACK_S + waves * _SLACK_OF_WAVE_S
+    total = waves * unit_s + _SLACK_S + waves * _SLACK_OF_WAVE_S
     if limits.time_s is not None:  # a job that asks for more would wait for ever
         total = min(total, limits.time_s // 60 * 60)
     hours, minutes = divmod(math.ceil(total / 60), 60)

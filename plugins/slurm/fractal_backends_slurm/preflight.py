@@ -87,6 +87,8 @@ class Preflight:
         if not _OF_THE_MOMENT.search(refusal):
             return True
         here, away = self._scheduler.kinds_of_nodes(options.partition)
+        if not here | away:  # of a partition that is hidden
+            return False
         return not away if options.nodelist or options.exclude else away <= here
 
     def _refusal(self, asked: Sequence[str]) -> str:

@@ -20,8 +20,8 @@ class Records:
         self._scheduler = scheduler
         self._found: dict[tuple[str, str], tuple[float, dict[int, JobState]]] = {}
         self._started_at = self._controller()
-        self._looked = 0.0, True
-        """When the controller was last asked since when it runs, and whether it may have forgotten acts."""
+        self._looked: tuple[float, float | None] = 0.0, None
+        """When the controller was last asked since when it runs, and what it said."""
 
     def of(self, job: str, name: str, at: float) -> dict[int, JobState]:
         """How the array tasks of a job ended, as far as that was on record at that time on the monotonic
@@ -33,15 +33,20 @@ class Records:
             self._found[job, name] = (now, found)
         return found
 
-    def may_be_forgotten(self, at: float) -> bool:
+    @property
+    def controller(self) -> float | None:
+        """Since when the controller runs; of one that has just been started, the one before it."""
+        now = self._controller()
+        return self._started_at if now is None or abs(time.time() - now) < _REGISTERED_S else now
+
+    def may_be_forgotten(self, at: float, known: float | None = None) -> bool:
         """Whether the controller that answered at that time, on the monotonic clock, may have been started
-        again since this was made, and forgot some acts."""
-        asked_at, forgot = self._looked
+        again, and forgot some acts, since this was made, or since `controller` was `known`."""
+        asked_at, now = self._looked
         if asked_at < at:
             now = self._controller()
-            forgot = now is None or now != self._started_at
-            self._looked = time.monotonic(), forgot
-        return forgot
+            self._looked = time.monotonic(), now
+        return now is None or now != (self._started_at if known is None else known)
 
     @property
     def is_new(self) -> bool:

@@ -29,10 +29,10 @@ _NO_INDEX = ("", "N/A", "4294967294")
 """How its commands show that."""
 _IS_CALLED = "sbatch is called"
 """What says so where commands come before it."""
-_QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%r")  # the reason last: it may hold anything
+_QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%P", "%r")  # the reason last: it may hold anything
 _QUEUE_FORMAT = "|".join(_QUEUE_FIELDS)
 _NOT_FOR_COMMANDS = re.compile(
-    r"SLURM_(?!CONF$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT|ERROR|INPUT)$"
+    r"SLURM_(?!(CONF|CONF_SERVER|JWT)$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT|ERROR|INPUT)$"
 )
 """Settings of a job that the runner may be, and of a person who asks for a part of what there is."""
 
@@ -57,6 +57,8 @@ class JobState:
     """The user id of whoever cancelled it, where that is known."""
     of_controller: bool = False
     """Whether it is the controller's word: accounting may think for ever that a job runs."""
+    partition: str = ""
+    """The partition, or the list of those that one is to be chosen from."""
     may_change: bool = False
     """Whether accounting has yet to hear of it: it is late by some seconds."""
 
@@ -83,8 +85,8 @@ class Scheduler:
     @property
     def key(self) -> tuple[str, tuple[tuple[str, str], ...]]:
         """Equal for all that ask the same cluster."""
-        conf = os.environ.get("SLURM_CONF", "")
-        return (f"{self.commands}", (("SLURM_CONF", conf), *sorted(self.env.items())))
+        places = [(name, os.environ.get(name, "")) for name in ("SLURM_CONF", "SLURM_CONF_SERVER")]
+        return (f"{self.commands}", (*places, *sorted(self.env.items())))
 
     def check(self) -> None:
         """Raises SchedulerError where there is no SLURM here.
@@ -124,11 +126,11 @@ class Scheduler:
             try:
                 answer = call.answer(TIMEOUT_S, stop=stop if before else None)
             except SchedulerError as error:
-                if before and call.has_ended(0) and _IS_CALLED not in call.output:
+                if before and not call.printed.startswith(_IS_CALLED) and not (stop and stop.is_set()):
                     raise _not_called(call) from error
                 after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
                 raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
-            if before and _IS_CALLED not in call.output:
+            if before and not call.printed.startswith(_IS_CALLED):
                 raise _not_called(call)
         answer = answer.removeprefix(f"{_IS_CALLED}\n")
         number = answer.strip().rpartition("\n")[2].partition(";")[0]
@@ -155,10 +157,10 @@ class Scheduler:
                 return {}
             raise
         found: States = {}
-        for job, index, state, name, nodes, reason in _rows(answer, len(_QUEUE_FIELDS)):
+        for job, index, state, name, nodes, partition, reason in _rows(answer, len(_QUEUE_FIELDS)):
             if names.get(job, name) != name:
                 continue
-            found.setdefault(job, {})[_index(index)] = JobState(state, reason, nodes)
+            found.setdefault(job, {})[_index(index)] = JobState(state, reason, nodes, partition=partition)
         return found
 
     def find(self, name: str) -> str | None:
@@ -244,22 +246,25 @@ class Scheduler:
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""
         # Without --exact, nodes of several kinds are told as one, with what all of them have.
-        command = [self._path("sinfo"), "--noheader", "--exact", "--format=%P|%c|%m|%l"]
+        command = [self._path("sinfo"), "--noheader", "--exact", "--format=%P|%c|%m|%l|%L"]
         command += [f"--partition={partition}"] if partition else []
         with closing(self._call(command)) as call:  # while the configuration is asked for
             values = self._config()
-            rows = _rows(call.answer(TIMEOUT_S), 4)
+            rows = _rows(call.answer(TIMEOUT_S), 5)
         if partition is None:
             rows = [row for row in rows if row[0].endswith("*")] or rows
         elif not rows:
             raise SchedulerError(f"This cluster has no partition {partition!r}", may_pass=False)
         most = SiteLimits.max_array_size
+        tasks = re.search(r"\bmax_array_tasks=(\d+)", values.get("SchedulerParameters", ""))
         return SiteLimits(
             max_array_size=min(
-                _number(values.get(key, "")) or most for key in ("MaxArraySize", "MaxJobCount")
+                *(_number(values.get(key, "")) or most for key in ("MaxArraySize", "MaxJobCount")),
+                int(tasks[1]) if tasks else most,
             ),
-            nodes=_kinds((cpus, memory) for _, cpus, memory, _ in rows),
-            time_s=_largest(_seconds(time) for _, _, _, time in rows),
+            nodes=_kinds((cpus, memory) for _, cpus, memory, *_ in rows),
+            time_s=_largest(_seconds(time) for *_, time, _ in rows),
+            default_time_s=min(filter(None, (_seconds(time) for *_, time in rows)), default=None),
         )
 
     def kinds_of_nodes(self, partition: str | None = None) -> tuple[set[str], set[str]]:
@@ -320,7 +325,8 @@ class Scheduler:
 
 def _not_called(call: Call) -> SchedulerError:
     printed = f"; they printed: {call.errors[-2_000:]}" if call.errors else ""
-    why = call.output or f"they ended with exit code {call.exit_code} before sbatch was called"
+    ended = "did not end" if call.exit_code is None else f"ended with exit code {call.exit_code}"
+    why = call.printed or f"they {ended} before sbatch was called"
     return SchedulerError(f"pre_submission_commands: {why}{printed}", may_pass=False)
 
 

@@ -38,8 +38,8 @@ class JobScript:
     cpus: int = 1
     memory_mb: int | None = None
     """Memory of a unit; only steps need it."""
-    shares_gres: bool = False
-    """Whether units that run at the same time all have the array task's GPUs and other such resources."""
+    of_steps: str = ""
+    """An option of srun for units that run at the same time."""
     limit_s: int | None = None
     """How long a unit may run, in seconds."""
     env: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class JobScript:
             "unset IFS; set +aefuvxC",  # whatever the lines above made of them
             *places,
             f"fb_units_each={self.units_each} fb_at_once={self.at_once} fb_cpus={self.cpus}"
-            f" fb_memory={self.memory_mb or ''} fb_overlap={'--overlap' if self.shares_gres else ''}",
+            f" fb_memory={self.memory_mb or ''} fb_of_steps={self.of_steps}",
             f"fb_units={shlex.quote(_part('units.awk'))}",
             f"fb_unit={shlex.quote(chr(10).join([*places, *self._unit()]))}",
             f"fb_note() {{\n{_part('ended.sh')}}}",

@@ -90,7 +90,7 @@ class Submitter:
             at_once=packing.at_once,
             cpus=options.cpus_per_task,
             memory_mb=options.mem,
-            shares_gres=options.asks_for_gres,
+            of_steps=_of_steps(options),
             limit_s=options.time_s,
             env=self._environment(example, options),
             unset=_OF_SUDO if self._place.user else (),
@@ -178,6 +178,13 @@ class Submitter:
             names = ", ".join(options.user_local_exports)
             self._logger.warning("user_local_exports are left out, as there is no user_cache_dir: %s", names)
         return {**options.exports, **{name: f"{cache}/{path}" for name, path in below.items()}, **unit.env}
+
+
+def _of_steps(options: SlurmOptions) -> str:
+    """A step takes all that the job has of each resource; the next one would wait for that."""
+    if options.asks_for_gpus:
+        return "--overlap"
+    return "--gres=none" if options.asks_for_gres else ""
 
 
 def pause_after(tries: int) -> float:

@@ -23,6 +23,8 @@ from .words import Words
 
 _NOTHING = Note()
 _PAUSE_S = 0.05
+_READ_SHARE = 20
+"""Receipts are read again after so many times as long as that took."""
 _SURE_S = 3.0
 """For how long a job must have waited for what never comes."""
 _MOST_ATTEMPTS, _MOST_ON_NODES = 3, 6
@@ -68,7 +70,7 @@ class Tracker:
         self._growing: set[str] = set()
         self._full: set[str] = set()
         """Receipts, by name."""
-        self._read_at = self._looked_at = 0.0
+        self._read_at = self._looked_at = self._took_s = 0.0
         self._started: set[str] = set()
         self._came_on: set[int] = set()
         """Array tasks that started a unit."""
@@ -97,6 +99,11 @@ class Tracker:
         have_ended = all(label in notes and notes[label].end is not None for label in others)
         return bool(labels) and have_ended  # without labels the file could not be read
 
+    @property
+    def is_due(self) -> bool:
+        """Whether receipts were not read a moment ago: where it takes calls, that is a load for others."""
+        return time.monotonic() > self._read_at + _READ_SHARE * self._took_s
+
     def read(self) -> None:
         """Take in new receipts."""
         submission, self._read_at = self.submission, time.monotonic()
@@ -107,6 +114,7 @@ class Tracker:
             labels = submission.receipts.take(name, text.decode(errors="replace"))
             self._touched.update(dict.fromkeys(labels))
             self.array_tasks.receipt_was_read(*(array_task_of(name) or ("", 0)))
+        self._took_s = time.monotonic() - self._read_at
 
     def _is_full(self, name: str) -> bool:
         """Whether nothing more is wanted from a receipt."""

@@ -56,6 +56,8 @@ _NEVER = re.compile(
     r"|(Account|Group|QOS)NotAllowed|Max(Wall|Cpu|Mem|Node|GRES|TRES)\w*Per(Job|Node)\w*|AssocMaxWall\w*",
 )
 """Reasons to wait for which waiting does not help."""
+_NEVER_ANYWHERE = re.compile(r"DependencyNeverSatisfied|BadConstraints|InvalidAccount|InvalidQOS")
+"""The same of a job that waits for one of several partitions: other reasons are of the one looked at last."""
 _TIMED_OUT = 124
 """What `timeout` returns."""
 _KILL, _TERM = 9, 15
@@ -71,7 +73,8 @@ def will_start(state: JobState) -> bool:
 
 def can_never_start(state: JobState) -> bool:
     """Whether a pending array task waits for something that does not come by waiting."""
-    return state.state == "PENDING" and _NEVER.search(state.reason) is not None
+    never = _NEVER_ANYWHERE if "," in state.partition else _NEVER
+    return state.state == "PENDING" and never.search(state.reason) is not None
 
 
 def was_lost_with_its_node(state: JobState) -> bool:

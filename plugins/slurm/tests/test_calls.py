@@ -22,12 +22,16 @@ COMMUNICATION = [
     "sbatch: error: Batch job submission failed: No route to host",
     "sbatch: error: Batch job submission failed: Network is unreachable",
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)",
+    "sbatch: error: AssocMaxSubmitJobLimit\n"
+    "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (user's limits)",
 ]
 REFUSALS = [
     "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified",
     "sbatch: error: invalid partition specified: nowhere",
     "sbatch: error: Batch job submission failed: Requested node configuration is not available",
     "sbatch: error: Batch job submission failed: Memory required by task is not available",
+    "sbatch: error: Too many GPUs: choose less and try again\n"
+    "sbatch: error: Batch job submission failed: Unspecified error",
 ]
 
 

@@ -338,6 +338,13 @@ def test_what_steps_find_in_their_environment(node: Node, monkeypatch: pytest.Mo
     assert not touched.exists()
 
 
+def test_a_prolog_that_says_something_in_each_step(node: Node) -> None:
+    _program(node.place / "bin" / "srun", f"echo Welcome; echo to n1\n{SRUN}")
+    lines = f"PATH={_q(node.place / 'bin')}:$PATH"
+    notes = node.run("true", "exit 3", "true", worker_init=lines, at_once=2)
+    assert [_end(notes[label]).exit_code for label in sorted(notes)] == [0, 3, 0]
+
+
 @pytest.mark.parametrize("separator", [":", "/", "0", ""])
 def test_initial_lines_that_change_how_words_are_split(node: Node, separator: str) -> None:
     notes = node.run("true", "exit 3", worker_init=f"IFS='{separator}'")

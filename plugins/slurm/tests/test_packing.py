@@ -101,6 +101,17 @@ def test_time_of_an_array_task(options: dict[str, Any], expected: str | None) ->
     assert pack(5, SlurmOptions(**options), SiteLimits()).time == expected
 
 
+def test_units_behind_each_other_have_the_time_that_each_would_have_alone() -> None:
+    """Of a partition that gives a time to jobs that ask for none."""
+    limits = SiteLimits(default_time_s=3_600, time_s=4 * 3_600)
+    assert pack(1_000, SlurmOptions(), limits).time == "3:02:00"
+    assert packed(1_000, limits) == (334, 3, 1)
+    assert pack(1_000, SlurmOptions(tasks_per_job=2), limits).time == "2:02:00"
+    assert pack(250, SlurmOptions(), limits).time is None
+    line = {"extra_lines": ["#SBATCH --time=60"]}
+    assert pack(1_000, SlurmOptions(**line), limits).time is None
+
+
 def test_the_slack_never_goes_beyond_the_partition() -> None:
     assert pack(1, SlurmOptions(time="24:00:00"), SiteLimits(time_s=86_400)).time == "24:00:00"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,30 @@ def test_a_whole_array_is_cancelled_and_it_is_said_by_whom(start_run: StartRun, 
     slurm_lab.run("scancel", run.place_of("a")[1].partition("_")[0])
     run.must_end(30, **dict.fromkeys("abc", Cause.CANCELLED))
     assert all("CANCELLED by root" in outcome.info for outcome in run.outcomes.values()), run.story()
+
+
+def test_a_cancel_while_slurm_does_not_come_to_an_end(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An epilog hangs. What is left is told, and then left to SLURM."""
+    monkeypatch.setattr("fractal_backends_slurm.executor._STUCK_S", 8.0)
+    gate, epilog = place / "epilog-gate", place / "epilog"
+    epilog.write_text(f"#!/bin/sh\nuntil [ -e {gate} ]; do sleep 0.1; done\n")
+    epilog.chmod(0o755)
+    with slurm_lab.changed(Epilog=str(epilog)):
+        for node in slurm_lab.nodes:  # they read it when they start
+            slurm_lab.kill_slurmd(node)
+            slurm_lab.start_slurmd(node)
+        run = start_run({"a": "sleep 300"}, ONE_EACH)
+        run.place_of("a")
+        run.cancel()
+        run.wait(60)
+        gate.touch()
+        assert eventually(lambda: not slurm_lab.jobs(), 30)
+    log = (run.folder / "run" / "workflow.log").read_text()
+    assert "SLURM still shows" in log and "COMPLETING" in log, log
+    assert "takes long to end some jobs" in log, log
+    assert run.causes == {"a": "cancelled"}
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)

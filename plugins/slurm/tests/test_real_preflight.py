@@ -201,6 +201,15 @@ def test_a_command_before_a_submission_has_no_part_in_it(start_run: StartRun, sl
     assert len(slurm_lab.calls("sbatch")) == calls
 
 
+def test_a_command_before_a_submission_does_not_end(
+    start_run: StartRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fractal_backends_slurm.scheduler.TIMEOUT_S", 3.0)
+    run = start_run({"a": "exit 0"}, {"pre_submission_commands": ["echo slow >&2; sleep 300"]})
+    run.must_end(a=Cause.LAUNCH_FAILED)
+    assert "pre_submission_commands: they did not end before sbatch was called" in run.outcomes["a"].info
+
+
 def test_a_command_before_a_submission_is_ended_with_the_run(start_run: StartRun, place: Path) -> None:
     begun = place / "begun"
     run = start_run({"a": "exit 0"}, {"pre_submission_commands": [f"touch {begun}", "sleep 1000"]})

@@ -252,6 +252,23 @@ def test_a_unit_ends_well_while_its_run_is_cancelled(pair: Pair) -> None:
     assert (found["a"][0], found["b"][0]) == (Cause.DONE, Cause.CANCELLED)
 
 
+@pytest.mark.parametrize(
+    ("reason", "partition", "is_over"),
+    [
+        ("PartitionTimeLimit", "short", True),
+        ("PartitionTimeLimit", "long,short", False),
+        ("BadConstraints", "long,short", True),
+    ],
+)
+def test_one_of_several_partitions_is_enough(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, reason: str, partition: str, is_over: bool
+) -> None:
+    """SLURM tells the reason of the one that it looked at last."""
+    monkeypatch.setattr("fractal_backends_slurm.tracking._SURE_S", 0.0)
+    told = [pair.told("PENDING", nodes="", reason=reason, partition=partition) for _ in range(2)]
+    assert bool(told[1]) is is_over
+
+
 def test_the_log_of_a_unit_that_failed_is_waited_for(pair: Pair) -> None:
     """The first calls that bring files fail."""
     pair.files.problems = ["Connection reset"] * 10

@@ -16,6 +16,10 @@ $fb_unit"
     shift 3
     fb_ended=$("$@" "$fb_awk" "$fb_units" "$fb_program" "$fb_folder/units" "$fb_from" "$fb_to" "$fb_known" "$fb_receipt" "$fb_host")
     fb_exit=$?
+    case $fb_ended in
+    *"fb_ended "*) fb_ended=${fb_ended##*"fb_ended "} ;; # a prolog of the site may say something before it
+    *) fb_ended= ;;
+    esac
     fb_before=${fb_ended%% *} fb_ended=${fb_ended#* }
     fb_note
 }
@@ -28,7 +32,7 @@ fb_lane() { # steps run side by side in several lanes; the lane that makes a uni
         if [ "$fb_line" -gt "$fb_last" ]; then break; fi
         { mkdir "$fb_folder/$fb_label.step"; } 2>/dev/null || continue
         fb_run "$fb_line" "$fb_line" "$$.$fb_label" \
-            srun --export=ALL --exact $fb_overlap --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
+            srun --export=ALL --exact $fb_of_steps --nodes=1 --ntasks=1 --cpus-per-task="$fb_cpus" $fb_memory --input=none \
             --immediate=60 2>"$fb_folder/$fb_label.step/out"
         read -r fb_now fb_rest </proc/uptime
         echo "step $fb_label $fb_exit $fb_now" >>"$fb_receipt"

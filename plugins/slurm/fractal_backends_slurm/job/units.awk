@@ -91,6 +91,6 @@ BEGIN {
         ended = code_and_signal(status) " " used() - cpu " " (more > peak ? more : -1) " " (kills < 0 ? -1 : kept(oom_file, "oom_kill") - kills)
         failed = failed || status
     }
-    print labels[count], ended
+    print "fb_ended", labels[count], ended
     exit failed ? 1 : 0
 }
