@@ -26,6 +26,8 @@ class Node(NamedTuple):
 
     cpus: int
     mem_mb: int
+    threads: int = 1
+    """Of its `cpus`, those of one core."""
 
     def fitting(self, cpus: int, mem_mb: int | None) -> int:
         """Units that fit on it beside each other."""
@@ -79,7 +81,7 @@ def pack(units: int, options: SlurmOptions, limits: SiteLimits) -> Packing:
         units=size,
         at_once=at_once,
         array_tasks=array_tasks,
-        cpus=at_once * options.cpus_per_task,
+        cpus=at_once * room.cpus(at_once),
         mem_mb=None if options.mem is None else at_once * options.mem,
         time=_time_limit(options, limits, math.ceil(size / at_once)),
     )
@@ -92,21 +94,36 @@ class _Room:
         self._options = options
         self._unit_s = _unit_s(options, limits)
         self._nodes = limits.nodes
-        cpus, mem_mb = map(max, zip(*limits.nodes, strict=True)) if limits.nodes else (None, None)
-        self._ceilings = [
-            ("cpus_per_task", options.cpus_per_task, "max_cpus_per_job", options.max_cpus_per_job),
-            ("cpus_per_task", options.cpus_per_task, "the largest node's cores", cpus),
-            ("mem", options.mem, "max_mem_per_job", options.max_mem_per_job),
-            ("mem", options.mem, "the largest node's MB", mem_mb),
-        ]
         self.time_s = limits.time_s
+
+    def cpus(self, at_once: int) -> int:
+        """What each of so many units at once takes: a step has cores of its own, with all their threads."""
+        threads = max((node.threads for node in self._nodes), default=1) if at_once > 1 else 1
+        return math.ceil(self._options.cpus_per_task / threads) * threads
+
+    def _ceilings(self, at_once: int) -> list[tuple[str, int, str, int]]:
+        """What each of so many units takes, and what there is: name and number, what it is and how much."""
+        options, cpus = self._options, self.cpus(at_once)
+        largest_cpus = max((node.cpus for node in self._nodes), default=None)
+        largest_mb = max((node.mem_mb for node in self._nodes), default=None)
+        ceilings = [
+            ("cpus_per_task", cpus, "max_cpus_per_job", options.max_cpus_per_job),
+            ("cpus_per_task", cpus, "the largest node's cores", largest_cpus),
+            ("mem", options.mem, "max_mem_per_job", options.max_mem_per_job),
+            ("mem", options.mem, "the largest node's MB", largest_mb),
+        ]
+        return [
+            (name, unit, what, there)
+            for name, unit, what, there in ceilings
+            if unit is not None and there is not None
+        ]
 
     def problems(self) -> Iterator[str]:
         """Why not even one unit fits."""
         above = [
             f"{name}={unit}{self._options.told_origin(name)} is more than {what}: {ceiling}"
-            for name, unit, what, ceiling in self._ceilings
-            if unit is not None and ceiling is not None and unit > ceiling
+            for name, unit, what, ceiling in self._ceilings(1)
+            if unit > ceiling
         ]
         yield from above or self._problems_of_nodes(1)
         unit_s = self._options.time_s
@@ -117,22 +134,22 @@ class _Room:
 
     def fitting(self, cpus: int | None = None, mem_mb: int | None = None) -> int:
         """Units that fit beside each other, in this room and in what is given; 1 where nothing is given."""
-        given = [(self._options.cpus_per_task, cpus), (self._options.mem, mem_mb)]
+        given = [(self.cpus(2), cpus), (self._options.mem, mem_mb)]
         counts = [there // unit for unit, there in given if unit is not None and there is not None]
         if not counts:
             return 1
-        counts += [there // unit for _, unit, _, there in self._ceilings if unit and there is not None]
-        counts += [self._on_a_node()] if self._nodes else []
+        counts += [there // unit for _, unit, _, there in self._ceilings(2)]
+        counts += [self._on_a_node(2)] if self._nodes else []
         return max(1, min(counts))
 
-    def _on_a_node(self) -> int:
-        """Units that fit beside each other on the node that holds the most of them."""
-        return max(node.fitting(self._options.cpus_per_task, self._options.mem) for node in self._nodes)
+    def _on_a_node(self, at_once: int) -> int:
+        """Units that fit on the node that holds the most of them, each as one of so many takes."""
+        return max(node.fitting(self.cpus(at_once), self._options.mem) for node in self._nodes)
 
     def _problems_of_nodes(self, units: int) -> Iterator[str]:
         """Why some node has the cores for so many units at once and some the memory, but none has both."""
         cpus, mem = self._options.cpus_per_task, self._options.mem
-        if mem is not None and self._nodes and units > self._on_a_node():
+        if mem is not None and self._nodes and units > self._on_a_node(units):
             have = "; ".join(f"{node.cpus} cores and {node.mem_mb} MB" for node in self._nodes)
             asked = f"cpus_per_task={cpus}{self._options.told_origin('cpus_per_task')}"
             asked += f" and mem={mem}{self._options.told_origin('mem')}"
@@ -143,8 +160,8 @@ class _Room:
         """Raises InvalidInputError where so many units do not fit beside each other."""
         problems = [
             f"{at_once} units at once with {name}={unit} need {at_once * unit}, more than {what}: {ceiling}"
-            for name, unit, what, ceiling in self._ceilings
-            if unit is not None and ceiling is not None and at_once * unit > ceiling
+            for name, unit, what, ceiling in self._ceilings(at_once)
+            if at_once * unit > ceiling
         ]
         if problems := problems or list(self._problems_of_nodes(at_once)):
             raise InvalidInputError("The units of an array task do not fit on a node", problems)

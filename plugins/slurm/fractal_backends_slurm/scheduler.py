@@ -246,11 +246,11 @@ class Scheduler:
     def limits(self, partition: str | None = None) -> SiteLimits:
         """What the site allows in a partition, or in its default one. Raises SchedulerError."""
         # Without --exact, nodes of several kinds are told as one, with what all of them have.
-        command = [self._path("sinfo"), "--noheader", "--exact", "--format=%P|%c|%m|%l|%L"]
+        command = [self._path("sinfo"), "--noheader", "--exact", "--format=%P|%l|%L|%c|%m|%X|%Y"]
         command += [f"--partition={partition}"] if partition else []
         with closing(self._call(command)) as call:  # while the configuration is asked for
             values = self._config()
-            rows = _rows(call.answer(TIMEOUT_S), 5)
+            rows = _rows(call.answer(TIMEOUT_S), 7)
         if partition is None:
             rows = [row for row in rows if row[0].endswith("*")] or rows
         elif not rows:
@@ -262,9 +262,9 @@ class Scheduler:
                 *(_number(values.get(key, "")) or most for key in ("MaxArraySize", "MaxJobCount")),
                 int(tasks[1]) if tasks else most,
             ),
-            nodes=_kinds((cpus, memory) for _, cpus, memory, *_ in rows),
-            time_s=_largest(_seconds(time) for *_, time, _ in rows),
-            default_time_s=min(filter(None, (_seconds(time) for *_, time in rows)), default=None),
+            nodes=_kinds(row[3:] for row in rows),
+            time_s=_largest(_seconds(row[1]) for row in rows),
+            default_time_s=min(filter(None, (_seconds(row[2]) for row in rows)), default=None),
         )
 
     def kinds_of_nodes(self, partition: str | None = None) -> tuple[set[str], set[str]]:
@@ -392,11 +392,17 @@ def _seconds(time: str) -> int | None:
         return None
 
 
-def _kinds(sizes: Iterable[tuple[str, str]]) -> list[Node]:
-    """Nothing where one of them is not known."""
-    kinds = {*sizes}
-    is_known = all(cpus.isdigit() and memory.isdigit() for cpus, memory in kinds)
-    return sorted(Node(int(cpus), int(memory)) for cpus, memory in kinds) if is_known else []
+def _kinds(rows: Iterable[Sequence[str]]) -> list[Node]:
+    """Of CPUs, memory, sockets and cores of each; nothing where the first two of one are not known."""
+    kinds = set()
+    for cpus, memory, sockets, cores in rows:
+        if not (cpus.isdigit() and memory.isdigit()):
+            return []
+        are_known = sockets.isdigit() and cores.isdigit()
+        # Some sites have SLURM count cores, whatever threads these have.
+        threads = int(cpus) // max(1, int(sockets) * int(cores)) if are_known else 1
+        kinds.add(Node(int(cpus), int(memory), max(1, threads)))
+    return sorted(kinds)
 
 
 def _largest(values: Iterable[int | None]) -> int | None:

@@ -101,6 +101,18 @@ def test_time_of_an_array_task(options: dict[str, Any], expected: str | None) ->
     assert pack(5, SlurmOptions(**options), SiteLimits()).time == expected
 
 
+def test_units_beside_each_other_have_whole_cores() -> None:
+    """Where SLURM counts threads, a step takes all those of its cores."""
+    limits = SiteLimits(nodes=[Node(16, 64_000, threads=2)])
+    assert packed(8, limits, parallel_tasks_per_job=8) == (1, 8, 8)
+    assert pack(8, SlurmOptions(parallel_tasks_per_job=8), limits).cpus == 16
+    assert pack(8, SlurmOptions(parallel_tasks_per_job=4, cpus_per_task=3), limits).cpus == 16
+    assert pack(8, SlurmOptions(cpus_per_task=3), limits).cpus == 3
+    assert packed(20, limits, target_cpus_per_job=16) == (3, 7, 7)
+    with pytest.raises(InvalidInputError, match="9 units at once with cpus_per_task=2 need 18"):
+        pack(9, SlurmOptions(parallel_tasks_per_job=9), limits)
+
+
 def test_units_behind_each_other_have_the_time_that_each_would_have_alone() -> None:
     """Of a partition that gives a time to jobs that ask for none."""
     limits = SiteLimits(default_time_s=3_600, time_s=4 * 3_600)
@@ -169,7 +181,7 @@ option_values = st.fixed_dictionaries(
 site_limits = st.builds(
     SiteLimits,
     max_array_size=st.integers(2, 2_000),
-    nodes=st.lists(st.builds(Node, small, memory), max_size=3),
+    nodes=st.lists(st.builds(Node, small, memory, threads=st.sampled_from([1, 2, 4])), max_size=3),
     time_s=st.none() | st.integers(60, 1_000_000),
 )
 
@@ -186,7 +198,10 @@ def test_all_units_are_placed_and_no_ceiling_is_exceeded(
         return
     assert (packing.array_tasks - 1) * packing.units < units <= packing.array_tasks * packing.units
     assert 1 <= packing.at_once <= packing.units
-    assert packing.cpus == packing.at_once * options.cpus_per_task
+    threads = max((node.threads for node in limits.nodes), default=1)
+    each, rest = divmod(packing.cpus, packing.at_once)
+    assert rest == 0 and 0 <= each - options.cpus_per_task < threads
+    assert each == options.cpus_per_task or (packing.at_once > 1 and each % threads == 0)
     assert packing.cpus <= (options.max_cpus_per_job or packing.cpus)
     mem_mb = packing.mem_mb or 0
     if options.mem:

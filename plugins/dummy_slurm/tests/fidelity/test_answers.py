@@ -172,6 +172,7 @@ _OF_KINDS = [
     "sinfo",
     "sinfo --noheader --format=%P|%c|%m|%l",
     "sinfo --noheader --exact --format=%P|%c|%m|%l",
+    "sinfo --noheader --exact --format=%P|%l|%L|%c|%m|%X|%Y",
     "sinfo --noheader --exact --format=%P|%D",
     "sinfo --noheader --format=%P|%c|%f|%D",
     "sinfo --noheader --format=%P|%c|%G|%N",

@@ -33,7 +33,7 @@ _HEADERS = {"P": "PARTITION", "a": "AVAIL", "l": "TIMELIMIT", "D": "NODES", "t":
 _HEADERS |= {"N": "NODELIST", "c": "CPUS", "m": "MEMORY", "E": "REASON", "f": "AVAIL_FEATURES", "G": "GRES"}
 _APART, _SIZES = "TtfGE", "cm"
 """Nodes that differ in these have lines of their own, where they are shown; in sizes only with --exact."""
-_HEADERS |= {"L": "DEFAULTTIME", "R": "PARTITION", "C": "CPUS(A/I/O/T)"}
+_HEADERS |= {"L": "DEFAULTTIME", "X": "SOCKETS", "Y": "CORES", "R": "PARTITION", "C": "CPUS(A/I/O/T)"}
 
 
 def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, str]:
@@ -97,6 +97,8 @@ def _values(partition: PartitionConfig, nodes: list[Node]) -> dict[str, str]:
         "a": "up",
         "l": "infinite" if limit is None else times.span_short(limit * 60),
         "L": "n/a",
+        "X": _least(node.cpus for node in nodes),
+        "Y": "1",
         "D": str(len(nodes)),
         "t": _SHORT[state],
         "T": state,
