@@ -145,6 +145,12 @@ _WRONG_SETTINGS = {
     '{"cluster_name": "a b"}': "cluster_name is made of letters, digits, `-` and `_`; not 'a b'.",
     '{"max_array_size": 0}': "max_array_size must be more than 0, not 0.",
     '{"nodes": {"name": "a"}}': "In the configuration: nodes must be a list, not {'name': 'a'}.",
+    '{"partitions": [{"name": "a,b", "nodes": "ALL", "default": true}]}': (
+        "Names of partitions are made of letters, digits, `-`, `_` and `.`; not 'a,b'."
+    ),
+    '{"partitions": [{"name": "a", "nodes": "ALL", "default": true}, {"name": "a", "nodes": "n1"}]}': (
+        "Two partitions have the name 'a'; each needs its own."
+    ),
     '{"users": {"ann": 3}}': "In users: expected an object, not 3.",
     '{"kill_wait_s": -1}': "kill_wait_s cannot be negative, and is -1.",
     '{"faults": {"plan": [{"fault": "nonsense"}]}}': "There is no fault 'nonsense'. There are: silent, ",

@@ -107,7 +107,7 @@ def unreachable(command: str, words: Sequence[str], problem: str) -> tuple[int, 
         problem = "Connection refused"
     else:
         start = "slurm_load_jobs error"
-    return code, b"", f"{start}: {problem}\n".encode()
+    return code, b"", os.fsencode(f"{start}: {problem}\n")
 
 
 def _read_script(name: bytes) -> list[bytes]:

@@ -223,10 +223,23 @@ def _cross_check(config: ClusterConfig) -> list[str]:
         wrong.append(f"cluster_name is made of letters, digits, `-` and `_`; not {config.cluster_name!r}.")
     if sum(partition.default for partition in config.partitions) != 1:
         wrong.append("Exactly one partition must be the default one.")
+    wrong += _partition_names([partition.name for partition in config.partitions])
     try:
         return wrong + _check_names(config)
     except ValueError:
         return [*wrong, "Names of nodes are like `n1`, or `n[1-4]` for up to 65536 of them."]
+
+
+def _partition_names(names: list[str]) -> list[str]:
+    odd = [name for name in names if not re.fullmatch(r"[\w.-]+", name)]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    return [
+        *(
+            f"Names of partitions are made of letters, digits, `-`, `_` and `.`; not {name!r}."
+            for name in odd
+        ),
+        *(f"Two partitions have the name {name!r}; each needs its own." for name in twice),
+    ]
 
 
 def _check_names(config: ClusterConfig) -> list[str]:

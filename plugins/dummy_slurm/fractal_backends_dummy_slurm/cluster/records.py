@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from . import hostlist
-from .arguments import Refused
 from .controller import Controller
 from .jobs import CANCELLED, PENDING, Job, Submission
 
@@ -105,7 +104,8 @@ def every(controller: Controller) -> Iterator[Record]:
 
 
 def by_id(controller: Controller, text: str) -> list[Record]:
-    """`12`, `12_3`, `12_[3,5-7]`. Raises ValueError for what is no id."""
+    """`12`, `12_3`, `12_[3,5-7]`. Raises ValueError for what is no id: each command has its
+    own word for it."""
     number, underscore, rest = text.partition("_")
     job_id = int(number)
     submission = controller.submissions.get(job_id)
@@ -140,16 +140,7 @@ def names(text: str | None) -> set[str] | None:
     return None if text is None else {item for item in text.split(",") if item}
 
 
-def check_numbers(command: str, text: str) -> list[str]:
-    """The ids in a list. Raises Refused."""
-    ids = _split(text)
-    for item in ids:
-        if not item.partition("_")[0].isdecimal():
-            raise Refused(f"{command}: error: Invalid job id: {item}\n")
-    return ids
-
-
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """At commas that are not in brackets."""
     items, depth = [""], 0
     for character in text:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shlex
 from dataclasses import dataclass
 
 from .arguments import Grammar, Refused
@@ -131,17 +130,41 @@ def _lines_of(text: str, file: str) -> dict[str, str]:
     options: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith("#SBATCH"):
-            try:
-                given = shlex.split(line[7:], comments=True)
-            except ValueError:  # its quotes
-                mark = min((line.find(quote), quote) for quote in "'\"" if quote in line)[1]
-                raise Refused(
-                    f"sbatch: fatal: {file}: line {number}: Unmatched `{mark}` in [{line[7:].strip()}]\n"
-                ) from None
-            found, operands = GRAMMAR.parse(given)
+            found, operands = GRAMMAR.parse(_words_of(line[7:], f"{file}: line {number}"))
             if operands:
                 raise Refused(f"sbatch: error: Invalid directive found in batch script: {operands[0]}\n", 255)
             options.update(found)
         elif line.strip() and not line.startswith("#"):
             break
     return options
+
+
+def _words_of(text: str, where: str) -> list[str]:
+    """As sbatch splits a line: a backslash takes what follows as it is, a blank outside of quotes not; an
+    empty word ends it. Raises Refused."""
+    words: list[str] = []
+    text = text.strip()
+    while True:
+        word, quote, escaped, rest = "", "", False, ""
+        start = len(text) - len(text.lstrip())
+        for place, character in enumerate(text[start:], start):
+            if character.isspace() and not quote:
+                rest = text[place:]
+                break
+            if escaped or character == "\\":
+                word += character if escaped else ""
+                escaped = not escaped
+            elif character == quote:
+                quote = ""
+            elif not quote and character in "'\"":
+                quote = character
+            elif not quote and character == "#":  # the rest is a comment
+                break
+            else:
+                word += character
+        if quote:
+            raise Refused(f"sbatch: fatal: {where}: Unmatched `{quote}` in [{text}]\n")
+        if not word:
+            return words
+        words.append(word)
+        text = rest

@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 import time
+import traceback
 from dataclasses import replace
 
 from . import START, config as configuration, faults, processes
@@ -82,7 +83,7 @@ class Server:
         """For people, if there is room for it."""
         text = f"{time.strftime('%H:%M:%S')}.{time.time() % 1 * 1000:03.0f} {line}\n"
         with contextlib.suppress(OSError):
-            os.write(self._log, text.encode())
+            os.write(self._log, os.fsencode(text))
 
     def _on_term(self, *_: object) -> None:
         self._stop = True
@@ -160,10 +161,9 @@ class Server:
         if fields[:1] == [b"leave"]:
             self._leave(fd)
             return
-        answer = self._answer(end, fields)
-        if answer is not None:
-            with contextlib.suppress(OSError):
-                end.sendall(pack(answer))
+        answer = self._answer_or_say_why(end, fields)
+        with contextlib.suppress(OSError):
+            end.sendall(pack(answer))
 
     def _leave(self, fd: int) -> None:
         """A run is over; the last one waits until this process is gone."""
@@ -191,7 +191,16 @@ class Server:
 
     # Commands
 
-    def _answer(self, end: socket.socket, fields: list[bytes]) -> list[bytes] | None:
+    def _answer_or_say_why(self, end: socket.socket, fields: list[bytes]) -> list[bytes]:
+        """Whatever goes wrong with one command, the jobs of all others go on."""
+        try:
+            return self._answer(end, fields)
+        except Exception as error:
+            self.log(traceback.format_exc())
+            what = f"error of the dummy cluster, told in {self.folder}/log: {error!r}\n"
+            return [b"1", b"", fields[0] + b": " + os.fsencode(what) if fields else b"", b""]
+
+    def _answer(self, end: socket.socket, fields: list[bytes]) -> list[bytes]:
         command = fields[0].decode()
         words_end = 4 + int(fields[2])
         words = [os.fsdecode(word) for word in fields[4:words_end]]
@@ -205,7 +214,7 @@ class Server:
             try:
                 name = sbatch_command.script_file(words)
             except Refused as refusal:
-                return [b"%d" % refusal.code, refusal.out.encode(), refusal.message.encode(), b""]
+                return _refusal(refusal)
             if name is not None:
                 return [b"script", os.fsencode(name), b"", b""]
         return self._misbehaviour.answer(
@@ -239,11 +248,11 @@ class Server:
                 out, err = _COMMANDS[command](self.controller, caller, words)
         except Refused as refusal:
             self.log(f"  refused: {refusal.message.strip()}")
-            return [b"%d" % refusal.code, os.fsencode(refusal.out), os.fsencode(refusal.message), b""]
+            return _refusal(refusal)
         except OSError as error:  # a full disk
             self.log(f"  failed: {error}")
             err = f"{command}: error: I/O error writing script/environment to file ({error.strerror})\n"
-            return [b"1", b"", err.encode(), b""]
+            return [b"1", b"", os.fsencode(err), b""]
         except QueueFull:
             err = "sbatch: error: Batch job submission failed: Resource temporarily unavailable\n"
             self.log("  the queue is full")
@@ -287,6 +296,8 @@ class Server:
 
     def _shut_down(self) -> None:
         """End all that runs, and leave no file behind, or only those that people read."""
+        for fd in (self._wakeup, self._listener.fileno(), *self._clients):
+            self._poll.unregister(fd)  # nobody reads them any more, and poll would return at once
         self._listener.close()
         with contextlib.suppress(OSError):
             os.unlink(f"{self.folder}/controller")
@@ -317,6 +328,10 @@ class Server:
         return next(running, None)
 
 
+def _refusal(refusal: Refused) -> list[bytes]:
+    return [b"%d" % refusal.code, os.fsencode(refusal.out), os.fsencode(refusal.message), b""]
+
+
 def _peer(end: socket.socket) -> tuple[int, int]:
     _, uid, gid = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return uid, gid
@@ -345,7 +360,5 @@ def main(folder: str, lock: str, down_s: str = "0", state: str = "") -> None:
     try:
         server.serve(state)
     except BaseException:
-        import traceback
-
         server.log(traceback.format_exc())
     os._exit(0)  # which closes the leases last

@@ -56,7 +56,7 @@ class Step:
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):
-            os.write(self.fds[2], text.encode())
+            os.write(self.fds[2], os.fsencode(text))
 
     def answer(self, code: int) -> None:
         """The end of its srun."""
@@ -94,7 +94,7 @@ class StepRequests:
             self._read(step, fields)
         except Refused as refusal:
             with contextlib.suppress(OSError):
-                os.write(fds[2], refusal.message.encode())
+                os.write(fds[2], os.fsencode(refusal.message))
             step.answer(refusal.code)
             return None
         except ValueError as error:

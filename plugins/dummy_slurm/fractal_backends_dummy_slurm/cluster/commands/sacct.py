@@ -46,10 +46,13 @@ def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, 
 def _ids(options: dict[str, str]) -> list[str] | None:
     if "jobs" not in options:
         return None
-    ids = records.names(options["jobs"]) or set()
+    ids = set(records.split(options["jobs"]))
     for item in sorted(ids):
-        if not item.partition("_")[0].partition(".")[0].isdecimal():
+        job, underscore, task = item.partition("_")
+        if not job[:1].isdecimal():
             raise Refused(f"sacct: fatal: Bad job/step specified: {item}\n")
+        if underscore and not task[:1].isdecimal():
+            raise Refused(f"sacct: fatal: Bad job array element specified: {job}\n")
     return sorted(ids)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 
@@ -13,6 +14,9 @@ from ..records import Record
 from ..sbatch_words import Caller
 from . import show
 
+_ID = re.compile(r"\d+(_\d+(-\d+)?(,\d+(-\d+)?)*)?", re.ASCII)
+_BRACKETS = re.compile(r"_\[([\d,-]*)\]$", re.ASCII)
+_NO_JOB = "slurm_suspend error: Invalid job id specified\n"
 _Command = Callable[[Controller, Caller, list[str]], str]
 
 
@@ -90,23 +94,35 @@ def _set_node(controller: Controller, caller: Caller, name: str, state: str, rea
     elif state == "down":
         controller.node_down(name, reason, "told", None)
     elif state in ("drain", "fail"):
-        node.state, node.reason, node.since = "DRAIN", reason, time.time()
+        node.state, node.reason, node.since, node.back_at = "DRAIN", reason, time.time(), None
         controller.save_node(name)
     elif state:
         raise Refused("Invalid input: state\nRequest aborted\n")
 
 
-def _of_jobs(act: Callable[[Controller, Record], str | None]) -> _Command:
-    """Act on each job that is named. What `act` returns is why it cannot be done."""
+def _found(controller: Controller, item: str, more: str) -> list[Record]:
+    """Raises Refused."""
+    plain = _BRACKETS.sub(r"_\1", item)
+    try:
+        if _ID.fullmatch(plain):
+            return records.by_id(controller, plain)
+    except ValueError:
+        pass
+    raise Refused(f"Invalid job id specified for job {plain}\n{more}")
+
+
+def _of_jobs(act: Callable[[Controller, Record], str | None], more: str = "") -> _Command:
+    """Act on each job that is named. What `act` returns is why it cannot be done; `more` is said of ids that
+    are none."""
 
     def command(controller: Controller, caller: Caller, words: list[str]) -> str:
         errors = ""
-        for item in ",".join(words).split(","):
-            if not item.partition("_")[0].isdecimal():
-                raise Refused(f"Invalid job id specified for job {item}\n")
-            found = records.by_id(controller, item)
+        for item in records.split(",".join(words)):
+            found = _found(controller, item, more)
             if not found:
-                errors += f"Invalid job id specified for job {item}\n"
+                task = _BRACKETS.sub(r"_\1", item)
+                no_job = "Invalid job id specified"
+                errors += f"{task}: {no_job}\n" if "_" in task else f"{no_job} for job {item}\n"
             for record in found:
                 if caller.uid not in (0, record.submission.uid):
                     errors += f"Access/permission denied for job {item}\n"
@@ -125,8 +141,10 @@ def _of_jobs(act: Callable[[Controller, Record], str | None]) -> _Command:
 
 def _requeue(controller: Controller, record: Record) -> str | None:
     job = record.job
-    if job is None or job.state == PENDING or not record.submission.requeue:
+    if not record.submission.requeue:
         return "Requested operation is presently disabled"
+    if job is None or job.state == PENDING:
+        return "Job is pending execution"
     if job.state == RUNNING:
         controller.requeue(job, "BeginTime", " DUE TO JOB REQUEUE")
     elif job.completing:
@@ -167,6 +185,6 @@ _COMMANDS: dict[str, _Command] = {
     "ping": _ping,
     "update": _update,
     "requeue": _of_jobs(_requeue),
-    "hold": _of_jobs(_hold),
-    "release": _of_jobs(_release),
+    "hold": _of_jobs(_hold, _NO_JOB),
+    "release": _of_jobs(_release, _NO_JOB),
 }

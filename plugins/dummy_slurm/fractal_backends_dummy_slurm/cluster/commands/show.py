@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 from .. import hostlist, records, times
@@ -11,6 +12,7 @@ from ..jobs import RUNNING
 from ..nodes import Node
 from ..records import Record
 
+_ID = re.compile(r"(\d+)(?:_(\d*)(?:_\d*)?|(\+\d+))?", re.ASCII)
 _Lines = list[list[str]]
 
 
@@ -26,11 +28,15 @@ def jobs(controller: Controller, which: str | None, oneliner: bool) -> str:
     if which is None:
         found = list(records.every(controller))
     else:
-        if not which.partition("_")[0].isdecimal():
+        match = _ID.fullmatch(which)
+        if match is None:
             raise Refused("scontrol_print_job error: Invalid job id specified\n")
-        found = records.by_id(controller, which)
-        if not found and records.by_id(controller, which.partition("_")[0]):
-            raise Refused(f"Job {which} not found\n")
+        number, task, other = match.groups()
+        if task is not None:
+            which = f"{number}_{task or 0}"
+        found = records.by_id(controller, which) if other is None else []
+        if not found and records.by_id(controller, number):
+            raise Refused("", 1, f"Job {which} not found\n")
         if not found:
             raise Refused("slurm_load_jobs error: Invalid job id specified\n")
     return _text([_job(controller, record) for record in found], oneliner)

@@ -21,6 +21,7 @@ GRAMMAR = Grammar(
 )
 _FORMAT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
 _FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
+_ID = re.compile(r"(\d+)(?:_(\d*))?", re.ASCII)
 _ACTIVE = (PENDING, "RUNNING", "SUSPENDED", COMPLETING, "CONFIGURING")
 
 
@@ -101,11 +102,23 @@ def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, 
 def _wanted(controller: Controller, options: dict[str, str]) -> Iterable[Record]:
     if "jobs" not in options:
         return list(records.every(controller))
-    ids = records.check_numbers("squeue", options["jobs"])
+    ids = _ids(options["jobs"])
     found = [record for item in ids for record in records.by_id(controller, item)]
     if not found and len(ids) == 1 and not records.by_id(controller, ids[0].partition("_")[0]):
         raise Refused("slurm_load_jobs error: Invalid job id specified\n")
     return found
+
+
+def _ids(text: str) -> list[str]:
+    """As squeue reads them: it leaves out what follows a number, and takes a missing one for 0.
+    Raises Refused."""
+    ids = []
+    for item in filter(None, text.split(",")):
+        match = _ID.match(item)
+        if match is None:
+            raise Refused(f"squeue: error: Invalid job id: {item}\n")
+        ids.append(match[1] if match[2] is None else f"{match[1]}_{match[2] or 0}")
+    return ids
 
 
 def _states(options: dict[str, str]) -> set[str] | None:
