@@ -48,7 +48,7 @@ class DummySlurmBackend(SlurmBackend):
         lease = Lease(default_folder(), settings)
         if settings and lease.settings() != settings:
             run.logger.warning(
-                "The dummy cluster in %s was started with other settings, which it keeps while it is up",
+                "The dummy cluster in %s was started with other settings; it keeps them while it is there",
                 lease.folder,
             )
         try:

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from .cluster import START, client
-from .cluster.config import ClusterConfig, parse, read
+from .cluster.config import ClusterConfig, ConfigError, parse, read
 
 COMMANDS = ("sbatch", "squeue", "scontrol", "sacct", "scancel", "sinfo", "srun", "dummyctl")
 FOLDER_VARIABLE = "DUMMY_SLURM_DIR"
 CONFIG_VARIABLE = "DUMMY_SLURM_CONFIG"
 _START_DEADLINE_S = 30.0
 _RETRY_S = 0.01
+_MOST_STARTS = 3
 _PAUSE_S = 1.0
 _HERE = Path(__file__).parent
 
@@ -36,7 +38,26 @@ class DummySlurmError(Exception):
 def default_folder() -> Path:
     """Where this user's cluster is, unless a variable says otherwise."""
     named = os.environ.get(FOLDER_VARIABLE)
-    return Path(named) if named else Path(tempfile.gettempdir()) / f"fractal-dummy-slurm-{os.geteuid()}"
+    return Path(named) if named else _unnamed_folder()
+
+
+def _unnamed_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"fractal-dummy-slurm-{os.geteuid()}"
+
+
+def _must_be_ours(folder: Path) -> None:
+    """A folder that nobody named is where others may make one, with commands that we would run.
+    Raises DummySlurmError."""
+    if os.environ.get(FOLDER_VARIABLE) or folder != _unnamed_folder():
+        return
+    with contextlib.suppress(FileNotFoundError):
+        found = os.lstat(folder)
+        ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o022
+        if not ours:
+            raise DummySlurmError(
+                f"{folder} is no folder of yours that only you can write; another user may have made it."
+                f" Let {FOLDER_VARIABLE} name a folder of your own."
+            )
 
 
 def has_recorded_users(folder: Path) -> bool:
@@ -63,27 +84,42 @@ def ensure_running(
     """
     folder = Path(os.path.abspath(folder))
     values = dict(config or {})
-    cluster = parse(values)
+    parse(values)
+    starts = 0
     deadline = time.monotonic() + _START_DEADLINE_S
     while time.monotonic() < deadline:
+        _must_be_ours(folder)
         with contextlib.suppress(OSError):
             return client.connect(str(folder / "controller"))
         lock = _take_lock(folder)
         if lock is not None:
             try:
-                _start(folder, cluster, values, lock, keep)
-            except OSError as error:
-                raise DummySlurmError(f"The controller in {folder} cannot be started: {error}.") from error
+                if starts == _MOST_STARTS:
+                    raise DummySlurmError(_why_it_ends(folder))
+                starts += 1
+                _start(folder, values, lock, keep)
+            except (OSError, ConfigError) as error:
+                why = str(error).rstrip(".")
+                raise DummySlurmError(f"The controller in {folder} cannot be started: {why}.") from error
             finally:
                 os.close(lock)
         time.sleep(_RETRY_S)
     raise DummySlurmError(f"The controller in {folder} does not answer; see {folder / 'log'}.")
 
 
+def _why_it_ends(folder: Path) -> str:
+    lines = [""]
+    with contextlib.suppress(OSError):
+        lines += (folder / "log").read_text(errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
+    return f"The controller in {folder} ends as soon as it is started: {last}. See {folder / 'log'}."
+
+
 def _take_lock(folder: Path) -> int | None:
     """The right to start a controller, which has the lock while it lives."""
     shared = os.geteuid() == 0
     _make_folder(folder, 0o711 if shared else 0o700)
+    _must_be_ours(folder)
     mark = folder / "controller.lock"
     try:
         if os.stat(folder).st_uid != os.geteuid():
@@ -115,14 +151,10 @@ def _make_folder(folder: Path, mode: int) -> None:
         raise DummySlurmError(f"{folder} cannot be made: {error.strerror}.") from error
 
 
-def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: int, keep: bool) -> None:
+def _start(folder: Path, values: dict[str, Any], lock: int, keep: bool) -> None:
+    config = _configure(folder, values)
     if keep or config.keep:
         (folder / "keep").touch()
-    config_file = folder / "config.json"
-    if values or not config_file.exists():
-        new = folder / "config.json.new"
-        new.write_text(json.dumps(values))
-        new.rename(config_file)
     _install_commands(folder, config)
     env = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
     with open(folder / "log", "ab") as log:
@@ -137,6 +169,17 @@ def _start(folder: Path, config: ClusterConfig, values: dict[str, Any], lock: in
             umask=0o022,
             start_new_session=True,
         ).wait()  # its child goes on
+
+
+def _configure(folder: Path, values: dict[str, Any]) -> ClusterConfig:
+    """By these settings, but for a cluster that was there: its jobs are on its own nodes."""
+    file = folder / "config.json"
+    if file.exists() and (not values or (folder / "journal").exists()):
+        return parse(read(str(file)))
+    new = folder / "config.json.new"
+    new.write_text(json.dumps(values))
+    new.rename(file)
+    return parse(values)
 
 
 _DETACH = f"import os\nif os.fork(): os._exit(0)\n{START}"

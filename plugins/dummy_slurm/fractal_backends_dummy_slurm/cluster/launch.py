@@ -39,7 +39,7 @@ class Launch:
     def say(self, line: str) -> None:
         """In the job's stderr."""
         with contextlib.suppress(OSError):
-            os.write(self.stderr, f"slurmstepd-{self.node}: error: {line}\n".encode())
+            os.write(self.stderr, os.fsencode(f"slurmstepd-{self.node}: error: {line}\n"))
 
 
 def umask_of(env: Sequence[str]) -> int:
@@ -53,21 +53,32 @@ def _as_user(order: dict[str, Any]) -> Iterator[None]:
     """Files are opened as the job's user would."""
     umask = os.umask(umask_of(order["env"]))
     try:
-        with _with_ids(order):
+        with _with_ids(order["user"], order["uid"], order["gid"]):
             yield
     finally:
         os.umask(umask)
 
 
 @contextmanager
-def _with_ids(order: dict[str, Any]) -> Iterator[None]:
-    if order["uid"] == os.geteuid():
+def as_owner(uid: int, gid: int) -> Iterator[None]:
+    """With the rights of one who owns a file."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    with _with_ids(name, uid, gid):
+        yield
+
+
+@contextmanager
+def _with_ids(user: str, uid: int, gid: int) -> Iterator[None]:
+    if uid == os.geteuid():
         yield
         return
     groups = os.getgroups()
-    os.setgroups(os.getgrouplist(order["user"], order["gid"]))
-    os.setegid(order["gid"])
-    os.seteuid(order["uid"])
+    os.setgroups(os.getgrouplist(user, gid))
+    os.setegid(gid)
+    os.seteuid(uid)
     try:
         yield
     finally:
@@ -164,7 +175,7 @@ def _become(
         os.setuid(order["uid"])
 
     def say(line: str) -> None:
-        os.write(2, f"slurmstepd-{order['node']}: error: {line}\n".encode())
+        os.write(2, os.fsencode(f"slurmstepd-{order['node']}: error: {line}\n"))
 
     try:
         os.chdir(workdir)

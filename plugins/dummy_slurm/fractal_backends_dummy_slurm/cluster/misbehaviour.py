@@ -6,11 +6,12 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .client import unreachable
 from .faults import COMMAND_FAULTS, JOB_FAULTS, Fault, Faults, plan
 from .jobs import RUNNING, Job
+from .launch import as_owner
 
 if TYPE_CHECKING:
     from .server import Server
@@ -171,13 +172,23 @@ class Misbehaviour:
         self._server.log(f"the receipt {receipt} arrives")
         with contextlib.suppress(OSError):
             info = os.stat(kept)
-            shutil.copyfile(kept, receipt + ".arriving")
-            os.chmod(receipt + ".arriving", info.st_mode & 0o777)
-            os.chown(receipt + ".arriving", info.st_uid, info.st_gid)
-            os.rename(receipt + ".arriving", receipt)
+            with open(kept, "rb") as file, as_owner(info.st_uid, info.st_gid):
+                _replace(receipt, file, info.st_mode & 0o777)
             os.unlink(kept)
 
     def deliver_all(self) -> None:
         """The cluster ends."""
         for key in list(self._late):
             self._deliver(key)
+
+
+def _replace(path: str, content: IO[bytes], mode: int) -> None:
+    """The folder is the user's, who may have put a link there: nothing is written through it."""
+    new = path + ".arriving"
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(new)
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(fd, "wb") as file:
+        shutil.copyfileobj(content, file)
+        os.fchmod(fd, mode)
+    os.rename(new, path)
