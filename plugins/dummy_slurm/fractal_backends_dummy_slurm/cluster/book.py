@@ -113,9 +113,17 @@ class Book:
             self.accounting.saw(entry)
         for entry in remembered:
             self._restore(entry)
+        self._drop_what_is_empty()
         ever = [entry["submission"]["id"] for entry in everything if "submission" in entry]
         first = min(ever, default=self._first_id())  # what was forgotten leaves its ids to others
-        self.next_id = 1 + max([*self.jobs, *self.submissions], default=first - 1)
+        known = (entry[kind]["id"] for entry in remembered for kind in ("submission", "job") if kind in entry)
+        self.next_id = 1 + max(known, default=first - 1)
+
+    def _drop_what_is_empty(self) -> None:
+        """Arrays whose tasks were all cancelled as they waited, and which were forgotten since."""
+        for key, item in list(self.submissions.items()):
+            if not (self.tasks[key] or item.waiting or item.cancelled):
+                self.drop(key)
 
     def _restore(self, entry: dict[str, Any]) -> None:
         if "submission" in entry:

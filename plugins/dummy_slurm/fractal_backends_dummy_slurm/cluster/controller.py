@@ -16,6 +16,7 @@ from .dependencies import Dependencies
 from .job_env import of_job
 from .jobs import Job, Submission
 from .node_side import NodeSide
+from .nodes import Node
 from .sbatch import Reader
 from .sbatch_words import Asked, Caller, failed
 from .timers import Timers
@@ -106,6 +107,11 @@ class Controller(Book):
     def restore(self) -> None:
         """What the journal of an earlier controller has."""
         self.replay()
+        for node in self.cluster.nodes.values():
+            self._node_up_later(node)
+        for submission in self.submissions.values():
+            if submission.cancelled:
+                self._forget_submission_later(submission)
         for job in list(self.jobs.values()):
             if job.state == states.RUNNING or job.completing:
                 self._find_again(job)
@@ -132,8 +138,10 @@ class Controller(Book):
         self.stepd_gone(job.spool)
 
     def _forget_later(self, job: Job) -> None:
-        def forget() -> None:
-            if self.jobs.get(job.id) is job and job.is_over:
+        ended = job.ended
+
+        def forget() -> None:  # unless it was requeued, and ended again
+            if self.jobs.get(job.id) is job and job.is_over and job.ended == ended:
                 self.forget(job)
 
         self.timers.at((job.ended or time.time()) + self.config.min_job_age_s, forget)
@@ -158,7 +166,7 @@ class Controller(Book):
             self.timers.at(job.started + minutes * self.config.minute_s, lambda: self._time_is_up(job, key))
 
     def _time_is_up(self, job: Job, key: str) -> None:
-        if job.state == states.RUNNING and job.spool == key:
+        if self.jobs.get(job.id) is job and job.state == states.RUNNING and job.spool == key:
             self.kill(job, states.TIMEOUT, "TimeLimit", " DUE TO TIME LIMIT")
 
     def _order(self, job: Job, asked: Submission, key: str) -> dict[str, Any]:
@@ -268,8 +276,7 @@ class Controller(Book):
         node.state, node.reason, node.since = "DOWN", reason, time.time()
         node.back_at = None if back_s is None else time.time() + back_s
         self.save_node(name)
-        if back_s is not None:
-            self.timers.after(back_s, lambda: self.node_up(name))
+        self._node_up_later(node)
         for job in [job for job in self.jobs.values() if name in job.nodes and job.state == states.RUNNING]:
             why = " DUE TO NODE FAILURE, SEE SLURMCTLD LOG FOR DETAILS"
             if processes == "die":
@@ -282,6 +289,12 @@ class Controller(Book):
             else:
                 job.spool = ""
                 self.end(job, states.NODE_FAIL, "NodeDown")
+
+    def _node_up_later(self, node: Node) -> None:
+        """Unless something else becomes of it before."""
+        back_at = node.back_at
+        if back_at is not None:
+            self.timers.at(back_at, lambda: self.node_up(node.name) if node.back_at == back_at else None)
 
     def node_up(self, name: str) -> None:
         """It takes jobs again."""
@@ -310,25 +323,26 @@ class Controller(Book):
 
     def cancel_waiting(self, submission: Submission, indices: Iterable[int] | None, uid: int | None) -> None:
         """Tasks that are no jobs of their own: some of them leave no trace, all of them one record."""
-        chosen = (
-            submission.waiting if indices is None else [i for i in submission.waiting if i in set(indices)]
-        )
+        wanted = set(submission.waiting if indices is None else indices)
+        chosen = [index for index in submission.waiting if index in wanted]
         if not chosen:
             return
-        left = [index for index in submission.waiting if index not in set(chosen)]
-        submission.waiting = left
+        submission.waiting = left = [index for index in submission.waiting if index not in wanted]
         if not left:
-            submission.cancelled = list(chosen) if indices is None else [-1]
+            submission.cancelled = chosen if indices is None else [-1]
             submission.cancelled_by, submission.ended = uid, time.time()
-            self.timers.after(self.config.min_job_age_s, lambda: self._forget_submission(submission))
+            self._forget_submission_later(submission)
         self.save_submission(submission)
         self.log(f"tasks {chosen} of {submission.id} are CANCELLED")
 
-    def _forget_submission(self, submission: Submission) -> None:
-        if self.submissions.get(submission.id) is submission and submission.cancelled:
-            submission.cancelled = None
-            self.save_submission(submission)
-            self.drop(submission.id)
+    def _forget_submission_later(self, submission: Submission) -> None:
+        def forget() -> None:
+            if self.submissions.get(submission.id) is submission and submission.cancelled:
+                submission.cancelled = None
+                self.save_submission(submission)
+                self.drop(submission.id)
+
+        self.timers.at((submission.ended or time.time()) + self.config.min_job_age_s, forget)
 
     # Asking
 

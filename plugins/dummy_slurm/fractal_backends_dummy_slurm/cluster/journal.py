@@ -33,6 +33,7 @@ class Journal:
 
     def replay(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """What is remembered, and all that ever was."""
+        self._cut_off_what_is_no_line()
         everything = read(self._path)
         remembered: list[dict[str, Any]] = []
         for entry in everything:
@@ -42,6 +43,11 @@ class Journal:
             else:
                 remembered.append(entry)
         return remembered, everything
+
+    def _cut_off_what_is_no_line(self) -> None:
+        """What a controller was writing when it was killed; the next entry would be glued to it."""
+        with open(self._path, "rb") as file:
+            os.ftruncate(self._file, file.read().rfind(b"\n") + 1)
 
 
 def read(path: str) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ class MemoryGuard:
         if not self.is_needed or now < self._next:
             return []
         self._next = now + self.interval_s
-        sizes = {name: self.size(name) for name in self._members()}
+        sizes = {name: sum(map(processes.resident, pids)) for name, pids in self._members().items()}
         over = [name for name, size in sizes.items() if 0 < self.limits.get(name, 0) << 20 < size]
         if not over and self._kind == "cgroup" and sum(sizes.values()) > self._job_limit:
             over = [max(sizes, key=lambda name: sizes[name])]

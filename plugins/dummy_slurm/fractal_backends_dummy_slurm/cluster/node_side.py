@@ -21,7 +21,8 @@ class Link:
 
     key: str
     end: socket.socket
-    pid: int
+    pid: int | None
+    """None: the controller that started it was killed before it had noted it."""
 
     def tell(self, **word: Any) -> None:
         """It may be gone."""
@@ -59,19 +60,25 @@ class NodeSide:
             stepd.run({**order, "folder": folder}, theirs, listener)
         theirs.close()
         listener.close()
-        with open(os.path.join(folder, "pid"), "w", encoding="utf-8") as file:
+        with open(self._pid_file(key), "w", encoding="utf-8") as file:
             file.write(str(pid))
         self._add(Link(key, ours, pid))
 
     def find(self) -> None:
         """Connect to the stepds that an earlier controller started."""
         for key in os.listdir(self._folder):
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError):
                 end = connect(os.path.join(self.path(key), "stepd"))
                 end.sendall(pack([])[:1])
-                with open(os.path.join(self.path(key), "pid"), encoding="utf-8") as file:
-                    pid = int(file.read())
-                self._add(Link(key, end, pid))
+                self._add(Link(key, end, self._pid(key)))
+
+    def _pid(self, key: str) -> int | None:
+        with contextlib.suppress(OSError, ValueError), open(self._pid_file(key), encoding="utf-8") as file:
+            return int(file.read())
+        return None
+
+    def _pid_file(self, key: str) -> str:
+        return os.path.join(self.path(key), "pid")
 
     def _add(self, link: Link) -> None:
         self.links[link.key] = link
@@ -103,8 +110,9 @@ class NodeSide:
         if link is not None:
             self._unwatch(link.end)
             link.end.close()
-            with contextlib.suppress(ChildProcessError):  # of an earlier controller
-                os.waitpid(link.pid, 0)
+            if link.pid is not None:
+                with contextlib.suppress(ChildProcessError):  # of an earlier controller
+                    os.waitpid(link.pid, 0)
         shutil.rmtree(self.path(key), ignore_errors=True)
 
     def tell(self, key: str, **word: Any) -> None:

@@ -92,7 +92,10 @@ class Stepd:
 
     def _accept(self) -> None:
         end, _ = self._listener.accept()
-        first, fds, _, _ = socket.recv_fds(end, 1, 3)
+        first, fds = _first_of(end)
+        if not first:  # an srun that was killed just now
+            end.close()
+            return
         if not fds:  # a controller that was restarted
             if self._link is not None:
                 self._poll.unregister(self._link)
@@ -256,6 +259,17 @@ class Stepd:
             with open(path + ".new", "w", encoding="utf-8") as file:
                 json.dump(result, file)
             os.rename(path + ".new", path)
+
+
+def _first_of(end: socket.socket) -> tuple[bytes, list[int]]:
+    """The first byte of a message, and the files of an srun, which are for its step alone."""
+    try:
+        first, fds, _, _ = socket.recv_fds(end, 1, 3)
+    except OSError:
+        return b"", []
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    return first, fds
 
 
 def _oom_words(step_id: str, kills: int) -> str:
