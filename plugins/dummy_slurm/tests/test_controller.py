@@ -76,9 +76,13 @@ class OneCluster:
         """Let it happen now."""
         self.text("dummyctl", "fault", json.dumps({"fault": kind, **values}))
 
+    def log(self) -> str:
+        """The controller's."""
+        return (self.folder / "log").read_text()
+
     def pid(self) -> int:
         """The controller's."""
-        line = (self.folder / "log").read_text().split(" is up;")[-2]
+        line = self.log().split(" is up;")[-2]
         return int(line.split()[-1])
 
     def kill_controller(self) -> None:
@@ -136,7 +140,7 @@ def test_a_command_that_goes_wrong_ends_alone(cluster: OneCluster) -> None:
     assert answer.stderr.startswith(
         f"squeue: error of the dummy cluster, told in {cluster.folder}/log: Value"
     )
-    assert "Traceback" in (cluster.folder / "log").read_text()
+    assert "Traceback" in cluster.log()
     assert cluster.text("squeue", "--noheader") == ""
     assert cluster.pid() == controller
 
@@ -199,6 +203,16 @@ def test_a_journal_whose_last_line_was_cut(start_cluster: Start) -> None:
         with (cluster.folder / "journal").open("a") as journal:
             journal.write('{"t":1,"submission":{"id":')
     assert len(jobs) == 3
+
+
+def test_late_receipts_can_be_made_to_come_with_the_next_job(cluster: OneCluster) -> None:
+    cluster.fault("late_receipts", seconds=0.2)
+    job = cluster.submit("echo written >>job.receipt", "--output=job.out")
+    cluster.wait_for(job, "COMPLETED")
+    assert eventually(lambda: f"late_receipts {{'seconds': 0.2}} befalls {job}" in cluster.log())
+    receipt = cluster.place / "job.receipt"  # a link that leads nowhere until then
+    assert eventually(lambda: receipt.is_file() and receipt.read_text() == "written\n")
+    assert "arrives" in cluster.log()
 
 
 def test_a_job_whose_process_id_was_not_noted(cluster: OneCluster) -> None:

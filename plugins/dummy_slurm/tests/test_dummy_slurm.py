@@ -159,6 +159,9 @@ _WRONG_SETTINGS = {
     '{"faults": {"plan": [{"fault": "silent", "seconds": "x"}]}}': "seconds must be a number, not 'x'.",
     '{"faults": {"plan": [{"fault": "vanish", "back_s": 1}]}}': "Unknown back_s. Known: on, nth, ",
     '{"faults": {"plan": [{"fault": "silent", "on": "start"}]}}': "silent cannot come with 'start'.",
+    '{"faults": {"plan": [{"fault": "late_receipts", "on": "squeue"}]}}': (
+        "late_receipts cannot come with 'squeue'."
+    ),
     '{"faults": {"plan": [{"fault": "vanish", "processes": "x"}]}}': "processes is one of die, live",
     '{"faults": {"seed": 1, "plan": []}}': "There is either a plan or a seed, not both.",
     '{"faults": {"seed": 1, "plan": [{"fault": "nonsense"}]}}': "There is no fault 'nonsense'.",

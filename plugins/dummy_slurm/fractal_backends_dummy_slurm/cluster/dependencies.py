@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from .jobs import COMPLETED, Job, Submission
@@ -19,18 +20,34 @@ class Dependencies:
         """ "met", "waits" or "never", and how scontrol shows what is left of it."""
         if not submission.dependency:
             return "met", None
+        one_is_enough = "?" in submission.dependency
+        states: list[str] = []
         shown: list[str] = []
-        never = False
         for part in submission.dependency.replace("?", ",").split(","):
             kind, *ids = part.split(":")
-            for job_id in ids:
-                state = self._state(kind, job_id.partition("+")[0])
-                never |= state == "failed"
+            for job_id in ids or [""]:
+                state = self._state(kind, job_id.partition("+")[0]) if ids else self._singleton(submission)
+                states.append(state)
                 if state != "met":
-                    shown.append(f"{kind}:{job_id}({state})")
-        if not shown:
+                    shown.append(f"{kind}:{job_id}({state})" if ids else f"{kind}({state})")
+        enough: Callable[[Iterable[bool]], bool] = any if one_is_enough else all
+        if enough(state == "met" for state in states):
             return "met", None
-        return "never" if never else "waits", ",".join(shown)
+        can_be = enough(state != "failed" for state in states)
+        return "waits" if can_be else "never", ("?" if one_is_enough else ",").join(shown)
+
+    def _singleton(self, submission: Submission) -> str:
+        """One after the other of a user's jobs with one name."""
+        earlier = (
+            item
+            for item in self.submissions.values()
+            if item.id < submission.id and (item.name, item.user) == (submission.name, submission.user)
+        )
+        for item in earlier:
+            jobs = self.tasks[item.id].values()
+            if item.waiting or not all(job.is_over and not job.completing for job in jobs):
+                return "unfulfilled"
+        return "met"
 
     def _state(self, kind: str, job_id: str) -> str:
         number, _, index = job_id.partition("_")
@@ -50,6 +67,6 @@ class Dependencies:
         if not jobs:
             return "met"
         good = all(job.state == COMPLETED and job.code == 0 for job in jobs)
-        if (kind == "afterok" and not good) or (kind == "afternotok" and good):
+        if (kind in ("afterok", "aftercorr") and not good) or (kind == "afternotok" and good):
             return "failed"
         return "met"

@@ -117,7 +117,8 @@ def _read(item: Any) -> Fault:
     if rest.get("processes", "die") not in ("die", "live"):
         wrong.append(f"processes is one of die, live; not {rest['processes']!r}.")
     on = rest.pop("on", COMMAND_FAULTS.get(kind, "start"))
-    if on not in _EVENTS or (on == "start" and kind in COMMAND_FAULTS):
+    never = kind in COMMAND_FAULTS if on == "start" else kind == "late_receipts"
+    if on not in _EVENTS or never:
         wrong.append(f"{kind} cannot come with {on!r}. Events: {', '.join(_EVENTS)}.")
     if wrong:
         raise FaultError("\n".join(wrong))

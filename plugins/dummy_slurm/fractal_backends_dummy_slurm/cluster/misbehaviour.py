@@ -103,8 +103,8 @@ class Misbehaviour:
         self._server.timers.after(fault.after_s, happen)
 
     def now(self, fault: Fault) -> bool:
-        """Let it happen, or, if it comes with a command, with the next of them. False: no job runs."""
-        if fault.on != "start":
+        """Let it happen, or, if it comes with a command or a start, with the next one. False: no job runs."""
+        if fault.on != "start" or fault.kind == "late_receipts":
             self._faults.add(fault)
             return True
         if fault.kind in JOB_FAULTS and self._server.job_of_fault(None) is None:

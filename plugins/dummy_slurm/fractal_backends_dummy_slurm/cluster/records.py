@@ -135,6 +135,11 @@ def expand(records: Iterator[Record] | list[Record]) -> Iterator[Record]:
             yield record
 
 
+def is_on(record: Record, nodes: list[str]) -> bool:
+    """Whether it runs or ran on one of some nodes."""
+    return record.job is not None and not set(nodes).isdisjoint(record.job.nodes)
+
+
 def names(text: str | None) -> set[str] | None:
     """A list with commas; None: all."""
     return None if text is None else {item for item in text.split(",") if item}

@@ -31,7 +31,7 @@ _SIGNALS = {
 def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, str]:
     """Raises Refused."""
     options, ids = GRAMMAR.parse(words)
-    filters = set(options) & {"name", "jobname", "user", "state", "account", "partition", "me"}
+    filters = set(options) & {"name", "jobname", "user", "state", "account", "partition", "me", "nodelist"}
     number = _signal(options["signal"]) if "signal" in options else None
     if not ids and not filters:
         raise Refused("scancel: error: No job identification provided\n")
@@ -83,6 +83,14 @@ def _check_user(name: str) -> None:
         raise Refused(f"scancel: error: Invalid user name: {name}\n") from None
 
 
+def _nodes(text: str) -> list[str]:
+    """Raises Refused."""
+    try:
+        return hostlist.expand(text)
+    except ValueError as error:
+        raise Refused(f"scancel: error: {error}\n") from None
+
+
 def _matches(record: Record, options: dict[str, str], caller: Caller) -> bool:
     asked = record.submission
     wanted = {
@@ -94,6 +102,8 @@ def _matches(record: Record, options: dict[str, str], caller: Caller) -> bool:
         "state": record.shown_state,
     }
     if "me" in options and asked.uid != caller.uid:
+        return False
+    if "nodelist" in options and not records.is_on(record, _nodes(options["nodelist"])):
         return False
     return all(options[key].upper() == str(value).upper() for key, value in wanted.items() if key in options)
 

@@ -34,6 +34,8 @@ _HEADERS |= {"N": "NODELIST", "c": "CPUS", "m": "MEMORY", "E": "REASON", "f": "A
 _APART, _SIZES = "TtfGE", "cm"
 """Nodes that differ in these have lines of their own, where they are shown; in sizes only with --exact."""
 _HEADERS |= {"L": "DEFAULTTIME", "X": "SOCKETS", "Y": "CORES", "R": "PARTITION", "C": "CPUS(A/I/O/T)"}
+_OF_NO_NODE = {"t": "n/a", "T": "n/a", "N": "", "c": "0", "X": "0", "Y": "0", "m": "0", "C": "0/0/0/0"}
+_OF_NO_NODE |= {"E": "none", "f": "(null)", "G": "(null)"}
 
 
 def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, str]:
@@ -55,20 +57,23 @@ def _rows(controller: Controller, options: dict[str, str], form: str) -> Iterato
         if wanted is None or partition.name in wanted
     ]
     states = _states(options.get("states", "all"))
+    only = _nodes(options["nodes"]) if "nodes" in options else None
     if "Node" in options:
-        for node in (node for node in controller.cluster.nodes.values() if _is_wanted(node, states)):
+        for node in (node for node in controller.cluster.nodes.values() if _is_wanted(node, states, only)):
             members = [item for item in partitions if node in controller.cluster.members(item)]
             yield from (_values(partition, [node]) for partition in members)
         return
     shown = {letter for _, _, letter in _FIELD.findall(form)}
     apart = _APART + (_SIZES if "exact" in options else "")
     for partition in partitions:
-        nodes = [node for node in controller.cluster.members(partition) if _is_wanted(node, states)]
+        nodes = [node for node in controller.cluster.members(partition) if _is_wanted(node, states, only)]
         groups: dict[tuple[str, ...], list[Node]] = {}
         for node in nodes:
             values = _values(partition, [node])
             alike = tuple(values[letter] for letter in apart if letter in shown)
             groups.setdefault(alike, []).append(node)
+        if not nodes and only is not None:
+            yield _values(partition, [])
         yield from (_values(partition, group) for group in groups.values())
 
 
@@ -81,29 +86,46 @@ def _states(text: str) -> list[str]:
     return states
 
 
-def _is_wanted(node: Node, states: list[str]) -> bool:
+def _nodes(text: str) -> list[str]:
+    """Raises Refused."""
+    try:
+        return hostlist.expand(text)
+    except ValueError as error:
+        why = f"sinfo: error: {error}\nsinfo: error: '{text}' invalid entry for --nodes\n"
+        raise Refused(why) from None
+
+
+def _is_wanted(node: Node, states: list[str], only: list[str] | None) -> bool:
+    if only is not None and node.name not in only:
+        return False
     return "all" in states or any(node.shown_state().startswith(state) for state in states)
 
 
 def _values(partition: PartitionConfig, nodes: list[Node]) -> dict[str, str]:
-    node = nodes[0]
-    state = node.shown_state()
     limit = partition.max_minutes
-    total = sum(node.cpus for node in nodes)
-    used = sum(node.allocated[0] for node in nodes)
-    return {
+    values = {
         "P": partition.name + ("*" if partition.default else ""),
         "R": partition.name,
         "a": "up",
         "l": "infinite" if limit is None else times.span_short(limit * 60),
         "L": "n/a",
-        "X": _least(node.cpus for node in nodes),
-        "Y": "1",
         "D": str(len(nodes)),
+    }
+    return values | (_values_of_nodes(nodes) if nodes else _OF_NO_NODE)
+
+
+def _values_of_nodes(nodes: list[Node]) -> dict[str, str]:
+    node = nodes[0]
+    state = node.shown_state()
+    total = sum(node.cpus for node in nodes)
+    used = sum(node.allocated[0] for node in nodes)
+    return {
         "t": _SHORT[state],
         "T": state,
         "N": hostlist.compress([node.name for node in nodes]),
         "c": _least(node.cpus for node in nodes),
+        "X": _least(node.cpus for node in nodes),
+        "Y": "1",
         "m": _least(node.memory for node in nodes),
         "E": node.reason or "none",
         "f": ",".join(node.features) or "(null)",

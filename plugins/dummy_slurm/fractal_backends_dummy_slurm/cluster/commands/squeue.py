@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from .. import records, times
+from .. import hostlist, records, times
 from ..arguments import Grammar, Refused
 from ..controller import Controller
 from ..jobs import COMPLETING, PENDING, SHORT
@@ -88,15 +88,33 @@ def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, 
     lines = [] if "noheader" in options else [_line(options, None)]
     only = records.names(options.get("name"))
     users = records.names(options.get("user"))
+    accounts = records.names(options.get("account"))
     partitions = records.names(options.get("partition"))
+    nodes = _nodes(controller, options["nodelist"]) if "nodelist" in options else None
     for record in chosen:
         if states is not None and record.shown_state not in states:
             continue
         asked = record.submission
+        if ("me" in options and asked.uid != caller.uid) or (nodes and not records.is_on(record, nodes)):
+            continue
         among = [(only, [asked.name]), (users, [asked.user]), (partitions, record.partition.split(","))]
+        among.append((accounts, [asked.account or ""]))
         if all(allowed is None or set(values) & set(allowed) for allowed, values in among):
             lines.append(_line(options, record))
     return "".join(line + "\n" for line in lines), ""
+
+
+def _nodes(controller: Controller, text: str) -> list[str]:
+    """Raises Refused."""
+    try:
+        nodes = hostlist.expand(text)
+    except ValueError as error:
+        why = f"squeue: error: {error}\nsqueue: error: '{text}' invalid entry for --nodelist\n"
+        raise Refused(why) from None
+    for name in nodes:
+        if name not in controller.cluster.nodes:
+            raise Refused(f"squeue: error: Invalid node name {name}\n")
+    return nodes
 
 
 def _wanted(controller: Controller, options: dict[str, str]) -> Iterable[Record]:
