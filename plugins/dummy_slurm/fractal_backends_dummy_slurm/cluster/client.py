@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _RETRY_S = 0.05
-_NO_CONTACT = "Unable to contact slurm controller (connect failure)"
+NO_CONTACT = "Unable to contact slurm controller (connect failure)"
 _TIMED_OUT = "Socket timed out on send/recv operation"
 
 
@@ -152,7 +152,7 @@ def _ask(folder: str, contact_s: float, command: str, words: Sequence[str]) -> t
     while True:
         end = _connect_for(folder + "/controller", contact_s)
         if end is None:
-            return unreachable(command, words, _NO_CONTACT)
+            return unreachable(command, words, NO_CONTACT)
         try:
             end.sendall(message)
             code, out, err, retry = receive(end)
@@ -164,7 +164,7 @@ def _ask(folder: str, contact_s: float, command: str, words: Sequence[str]) -> t
                 end.sendall(message)
                 code, out, err, retry = receive(end)
         except OSError:
-            return unreachable(command, words, _NO_CONTACT if command != "sbatch" else _TIMED_OUT)
+            return unreachable(command, words, NO_CONTACT if command != "sbatch" else _TIMED_OUT)
         finally:
             end.close()
         if code == b"silent":  # the controller does not answer, and the command gives up

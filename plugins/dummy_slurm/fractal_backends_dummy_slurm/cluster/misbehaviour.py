@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
-from .client import unreachable
+from .client import NO_CONTACT, unreachable
 from .faults import COMMAND_FAULTS, JOB_FAULTS, Fault, Faults, plan
 from .jobs import RUNNING, Job
 from .launch import as_owner
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .server import Server
 
 _RUBBISH = b"slurm_load_jobs: \xff\xfe ??? 12|\n|||||\nBUS ERROR at 0x7f\n"
-_NO_CONTACT = "Unable to contact slurm controller (connect failure)"
 _REFUSED = "sbatch: error: Batch job submission failed: Resource temporarily unavailable\n"
 
 
@@ -76,7 +75,7 @@ class Misbehaviour:
             return [b"0", _RUBBISH, b"", b""]
         if fault.kind == "refused":
             return [b"1", b"", _REFUSED.encode(), b""]
-        code_, out, err = unreachable(command, words, _NO_CONTACT)
+        code_, out, err = unreachable(command, words, NO_CONTACT)
         return [b"%d" % code_, out, err, b""]
 
     # Jobs

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from . import hostlist
+from . import arrays, hostlist
+from .arguments import Refused
 from .controller import Controller
 from .jobs import CANCELLED, PENDING, Job, Submission
 
@@ -50,8 +51,7 @@ class Record:
             return "N/A" if self.job.index is None else str(self.job.index)
         if self.tasks is None or self.tasks == [-1]:
             return "N/A"
-        throttle = f"%{self.submission.throttle}" if self.submission.throttle and not self.is_part else ""
-        return hostlist.numbers(self.tasks) + throttle
+        return arrays.show(self.tasks, 0 if self.is_part else self.submission.throttle)
 
     @property
     def name(self) -> str:
@@ -138,6 +138,15 @@ def expand(records: Iterator[Record] | list[Record]) -> Iterator[Record]:
 def is_on(record: Record, nodes: list[str]) -> bool:
     """Whether it runs or ran on one of some nodes."""
     return record.job is not None and not set(nodes).isdisjoint(record.job.nodes)
+
+
+def nodes(command: str, option: str, text: str) -> list[str]:
+    """The names in a list. Raises Refused."""
+    try:
+        return hostlist.expand(text)
+    except ValueError as error:
+        why = f"{command}: error: {error}\n{command}: error: '{text}' invalid entry for --{option}\n"
+        raise Refused(why) from None
 
 
 def names(text: str | None) -> set[str] | None:

@@ -83,14 +83,6 @@ def _check_user(name: str) -> None:
         raise Refused(f"scancel: error: Invalid user name: {name}\n") from None
 
 
-def _nodes(text: str) -> list[str]:
-    """Raises Refused."""
-    try:
-        return hostlist.expand(text)
-    except ValueError as error:
-        raise Refused(f"scancel: error: {error}\n") from None
-
-
 def _matches(record: Record, options: dict[str, str], caller: Caller) -> bool:
     asked = record.submission
     wanted = {
@@ -103,7 +95,9 @@ def _matches(record: Record, options: dict[str, str], caller: Caller) -> bool:
     }
     if "me" in options and asked.uid != caller.uid:
         return False
-    if "nodelist" in options and not records.is_on(record, _nodes(options["nodelist"])):
+    if "nodelist" in options and not records.is_on(
+        record, records.nodes("scancel", "nodelist", options["nodelist"])
+    ):
         return False
     return all(options[key].upper() == str(value).upper() for key, value in wanted.items() if key in options)
 

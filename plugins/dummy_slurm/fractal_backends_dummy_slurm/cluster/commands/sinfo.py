@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 from .. import hostlist, records, times
@@ -11,6 +10,7 @@ from ..config import PartitionConfig
 from ..controller import Controller
 from ..nodes import Node
 from ..sbatch_words import Caller
+from .columns import FIELD, fill
 
 GRAMMAR = Grammar(
     "sinfo",
@@ -19,7 +19,6 @@ GRAMMAR = Grammar(
     "h=noheader N=Node o=format p=partition n=nodes t=states e=exact",
 )
 _FORMAT = "%9P %.5a %.10l %.6D %.6t %N"
-_FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
 _SHORT = {
     "idle": "idle",
     "mixed": "mix",
@@ -57,13 +56,13 @@ def _rows(controller: Controller, options: dict[str, str], form: str) -> Iterato
         if wanted is None or partition.name in wanted
     ]
     states = _states(options.get("states", "all"))
-    only = _nodes(options["nodes"]) if "nodes" in options else None
+    only = records.nodes("sinfo", "nodes", options["nodes"]) if "nodes" in options else None
     if "Node" in options:
         for node in (node for node in controller.cluster.nodes.values() if _is_wanted(node, states, only)):
             members = [item for item in partitions if node in controller.cluster.members(item)]
             yield from (_values(partition, [node]) for partition in members)
         return
-    shown = {letter for _, _, letter in _FIELD.findall(form)}
+    shown = {letter for _, _, letter in FIELD.findall(form)}
     apart = _APART + (_SIZES if "exact" in options else "")
     for partition in partitions:
         nodes = [node for node in controller.cluster.members(partition) if _is_wanted(node, states, only)]
@@ -84,15 +83,6 @@ def _states(text: str) -> list[str]:
         if state != "all" and not any(known.startswith(state) for known in _SHORT):
             raise Refused(f'sinfo: error: Bad state string: "{state}"\n')
     return states
-
-
-def _nodes(text: str) -> list[str]:
-    """Raises Refused."""
-    try:
-        return hostlist.expand(text)
-    except ValueError as error:
-        why = f"sinfo: error: {error}\nsinfo: error: '{text}' invalid entry for --nodes\n"
-        raise Refused(why) from None
 
 
 def _is_wanted(node: Node, states: list[str], only: list[str] | None) -> bool:
@@ -140,13 +130,9 @@ def _least(sizes: Iterable[int]) -> str:
 
 
 def _fill(form: str, values: dict[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        right, width, letter = match.groups()
+    def text_of(letter: str) -> str:
         if letter not in values:
             raise Refused(f"sinfo: error: Invalid node format specification: {letter}\n")
-        text = values[letter]
-        if not width:
-            return text
-        return text[: int(width)].rjust(int(width)) if right else text[: int(width)].ljust(int(width))
+        return values[letter]
 
-    return _FIELD.sub(value, form)
+    return fill(form, text_of)

@@ -6,12 +6,13 @@ import re
 import time
 from collections.abc import Callable, Iterable
 
-from .. import hostlist, records, times
+from .. import records, times
 from ..arguments import Grammar, Refused
 from ..controller import Controller
 from ..jobs import COMPLETING, PENDING, SHORT
 from ..records import Record
 from ..sbatch_words import Caller
+from .columns import fill
 
 GRAMMAR = Grammar(
     "squeue",
@@ -20,7 +21,6 @@ GRAMMAR = Grammar(
     "h=noheader r=array j=jobs o=format n=name t=states u=user A=account p=partition w=nodelist S=sort a=all",
 )
 _FORMAT = "%.18i %.9P %.8j %.8u %.2t %.10M %.6D %R"
-_FIELD = re.compile(r"%(\.?)(\d*)([a-zA-Z])")
 _ID = re.compile(r"(\d+)(?:_(\d*))?", re.ASCII)
 _ACTIVE = (PENDING, "RUNNING", "SUSPENDED", COMPLETING, "CONFIGURING")
 
@@ -106,11 +106,7 @@ def run(controller: Controller, caller: Caller, words: list[str]) -> tuple[str, 
 
 def _nodes(controller: Controller, text: str) -> list[str]:
     """Raises Refused."""
-    try:
-        nodes = hostlist.expand(text)
-    except ValueError as error:
-        why = f"squeue: error: {error}\nsqueue: error: '{text}' invalid entry for --nodelist\n"
-        raise Refused(why) from None
+    nodes = records.nodes("squeue", "nodelist", text)
     for name in nodes:
         if name not in controller.cluster.nodes:
             raise Refused(f"squeue: error: Invalid node name {name}\n")
@@ -159,14 +155,10 @@ def _states(options: dict[str, str]) -> set[str] | None:
 
 
 def _line(options: dict[str, str], record: Record | None) -> str:
-    def value(match: re.Match[str]) -> str:
-        right, width, letter = match.groups()
+    def text_of(letter: str) -> str:
         if letter not in _VALUES:
             raise Refused(f"squeue: error: Invalid job format specification: {letter}\n")
         header, read = _VALUES[letter]
-        text = header if record is None else read(record)
-        if not width:
-            return text
-        return text[: int(width)].rjust(int(width)) if right else text[: int(width)].ljust(int(width))
+        return header if record is None else read(record)
 
-    return _FIELD.sub(value, options.get("format", _FORMAT))
+    return fill(options.get("format", _FORMAT), text_of)
