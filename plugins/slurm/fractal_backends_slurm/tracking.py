@@ -23,8 +23,10 @@ from .words import Words
 
 _NOTHING = Note()
 _PAUSE_S = 0.05
-_READ_SHARE = 20
-"""Receipts are read again after so many times as long as that took."""
+_READ_SHARE, _LONGEST_UNREAD_S = 20, 1.0
+"""Receipts are read again after so many times as long as that took, but not later than that,"""
+_UNREAD_SHARE = 20
+"""nor than this share of the time for which they may be late."""
 _SURE_S = 3.0
 """For how long a job must have waited for what never comes."""
 _MOST_ATTEMPTS, _MOST_ON_NODES = 3, 6
@@ -102,7 +104,8 @@ class Tracker:
     @property
     def is_due(self) -> bool:
         """Whether receipts were not read a moment ago: where it takes calls, that is a load for others."""
-        return time.monotonic() > self._read_at + _READ_SHARE * self._took_s
+        longest_s = min(_LONGEST_UNREAD_S, self._options.receipt_deadline / _UNREAD_SHARE)
+        return time.monotonic() > self._read_at + min(longest_s, _READ_SHARE * self._took_s)
 
     def read(self) -> None:
         """Take in new receipts."""
