@@ -81,7 +81,7 @@ def pack(units: int, options: SlurmOptions, limits: SiteLimits) -> Packing:
         units=size,
         at_once=at_once,
         array_tasks=array_tasks,
-        cpus=at_once * room.cpus(at_once),
+        cpus=room.cpus(at_once),
         mem_mb=None if options.mem is None else at_once * options.mem,
         time=_time_limit(options, limits, math.ceil(size / at_once)),
     )
@@ -92,18 +92,25 @@ class _Room:
 
     def __init__(self, options: SlurmOptions, limits: SiteLimits) -> None:
         self._options = options
-        self._unit_s = _unit_s(options, limits)
+        self._unit_s = options.time_s
         self._nodes = limits.nodes
         self.time_s = limits.time_s
+        threads = max((node.threads for node in limits.nodes), default=1)
+        self._whole_cpus = math.ceil(options.cpus_per_task / threads) * threads
+        """What a step takes: cores of its own, with all their threads."""
 
     def cpus(self, at_once: int) -> int:
-        """What each of so many units at once takes: a step has cores of its own, with all their threads."""
-        threads = max((node.threads for node in self._nodes), default=1) if at_once > 1 else 1
-        return math.ceil(self._options.cpus_per_task / threads) * threads
+        """Those of an array task; as many as so many steps take, if there are so many."""
+        options = self._options
+        if at_once == 1:
+            return options.cpus_per_task
+        fitting = [n.cpus for n in self._nodes if n.fitting(options.cpus_per_task, options.mem) >= at_once]
+        most = [*([max(fitting)] if fitting else []), *filter(None, [options.max_cpus_per_job])]
+        return max(at_once * options.cpus_per_task, min([at_once * self._whole_cpus, *most]))
 
-    def _ceilings(self, at_once: int) -> list[tuple[str, int, str, int]]:
-        """What each of so many units takes, and what there is: name and number, what it is and how much."""
-        options, cpus = self._options, self.cpus(at_once)
+    def _ceilings(self, cpus: int) -> list[tuple[str, int, str, int]]:
+        """What a unit takes, with so many cores, and what there is: name and number, what and how much."""
+        options = self._options
         largest_cpus = max((node.cpus for node in self._nodes), default=None)
         largest_mb = max((node.mem_mb for node in self._nodes), default=None)
         ceilings = [
@@ -122,34 +129,33 @@ class _Room:
         """Why not even one unit fits."""
         above = [
             f"{name}={unit}{self._options.told_origin(name)} is more than {what}: {ceiling}"
-            for name, unit, what, ceiling in self._ceilings(1)
+            for name, unit, what, ceiling in self._ceilings(self._options.cpus_per_task)
             if unit > ceiling
         ]
         yield from above or self._problems_of_nodes(1)
-        unit_s = self._options.time_s
-        if unit_s is not None and self.time_s is not None and unit_s > self.time_s:
+        if self._unit_s is not None and self.time_s is not None and self._unit_s > self.time_s:
             limit = f"the partition's limit: {self.time_s} s"
             source = self._options.told_origin("time")
-            yield f"time={self._options.time} ({unit_s} s){source} is more than {limit}"
+            yield f"time={self._options.time} ({self._unit_s} s){source} is more than {limit}"
 
     def fitting(self, cpus: int | None = None, mem_mb: int | None = None) -> int:
         """Units that fit beside each other, in this room and in what is given; 1 where nothing is given."""
-        given = [(self.cpus(2), cpus), (self._options.mem, mem_mb)]
+        given = [(self._whole_cpus, cpus), (self._options.mem, mem_mb)]
         counts = [there // unit for unit, there in given if unit is not None and there is not None]
         if not counts:
             return 1
-        counts += [there // unit for _, unit, _, there in self._ceilings(2)]
-        counts += [self._on_a_node(2)] if self._nodes else []
+        counts += [there // unit for _, unit, _, there in self._ceilings(self._whole_cpus)]
+        counts += [self._on_a_node(self._whole_cpus)] if self._nodes else []
         return max(1, min(counts))
 
-    def _on_a_node(self, at_once: int) -> int:
-        """Units that fit on the node that holds the most of them, each as one of so many takes."""
-        return max(node.fitting(self.cpus(at_once), self._options.mem) for node in self._nodes)
+    def _on_a_node(self, cpus: int) -> int:
+        """Units of so many cores that fit beside each other on the node that holds the most of them."""
+        return max(node.fitting(cpus, self._options.mem) for node in self._nodes)
 
     def _problems_of_nodes(self, units: int) -> Iterator[str]:
         """Why some node has the cores for so many units at once and some the memory, but none has both."""
         cpus, mem = self._options.cpus_per_task, self._options.mem
-        if mem is not None and self._nodes and units > self._on_a_node(units):
+        if mem is not None and self._nodes and units > self._on_a_node(cpus):
             have = "; ".join(f"{node.cpus} cores and {node.mem_mb} MB" for node in self._nodes)
             asked = f"cpus_per_task={cpus}{self._options.told_origin('cpus_per_task')}"
             asked += f" and mem={mem}{self._options.told_origin('mem')}"
@@ -160,16 +166,18 @@ class _Room:
         """Raises InvalidInputError where so many units do not fit beside each other."""
         problems = [
             f"{at_once} units at once with {name}={unit} need {at_once * unit}, more than {what}: {ceiling}"
-            for name, unit, what, ceiling in self._ceilings(at_once)
+            for name, unit, what, ceiling in self._ceilings(self._options.cpus_per_task)
             if at_once * unit > ceiling
         ]
         if problems := problems or list(self._problems_of_nodes(at_once)):
             raise InvalidInputError("The units of an array task do not fit on a node", problems)
 
-    def waves(self) -> int | None:
-        """How often a unit's time, with its slack, fits into the time of a job; None: any number of times."""
+    def waves(self, *, with_slack: bool = True) -> int | None:
+        """How often a unit's time fits into the time of a job; None: any number of times."""
         if self._unit_s is None or self.time_s is None:
             return None
+        if not with_slack:
+            return max(1, self.time_s // self._unit_s)
         return max(1, (self.time_s - _SLACK_S) // (self._unit_s + _SLACK_OF_WAVE_S))
 
 
@@ -210,7 +218,7 @@ def _within_limits(units: int, size: int, at_once: int, options: SlurmOptions, r
         size = min(size, waves * at_once)
     if most is None or math.ceil(units / size) <= most:
         return size
-    larger = math.ceil(units / most)
+    larger, waves = math.ceil(units / most), room.waves(with_slack=False)
     if waves is not None and larger > waves * at_once:
         raise InvalidInputError(
             f"{units} units do not fit into max_num_jobs={most}: an array task would have {larger} units,"
@@ -219,16 +227,11 @@ def _within_limits(units: int, size: int, at_once: int, options: SlurmOptions, r
     return larger
 
 
-def _unit_s(options: SlurmOptions, limits: SiteLimits) -> int | None:
-    """How long a unit may run: where nothing is said of that, as long as if it had a job of its own."""
-    if options.time_s is not None or options.has_line("time"):
-        return options.time_s
-    return limits.default_time_s
-
-
 def _time_limit(options: SlurmOptions, limits: SiteLimits, waves: int) -> str | None:
-    unit_s = _unit_s(options, limits)
-    if unit_s is None or (options.time_s is None and waves == 1):
+    unit_s = options.time_s
+    if unit_s is None and waves > 1 and not options.has_line("time"):
+        unit_s = limits.default_time_s  # each as much as in a job of its own
+    if unit_s is None:
         return None
     total = waves * unit_s + _SLACK_S + waves * _SLACK_OF_WAVE_S
     if limits.time_s is not None:  # a job that asks for more would wait for ever

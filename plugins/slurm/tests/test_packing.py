@@ -109,15 +109,16 @@ def test_units_beside_each_other_have_whole_cores() -> None:
     assert pack(8, SlurmOptions(parallel_tasks_per_job=4, cpus_per_task=3), limits).cpus == 16
     assert pack(8, SlurmOptions(cpus_per_task=3), limits).cpus == 3
     assert packed(20, limits, target_cpus_per_job=16) == (3, 7, 7)
-    with pytest.raises(InvalidInputError, match="9 units at once with cpus_per_task=2 need 18"):
-        pack(9, SlurmOptions(parallel_tasks_per_job=9), limits)
+    assert pack(9, SlurmOptions(parallel_tasks_per_job=9), limits).cpus == 16  # all that there is
+    assert pack(8, SlurmOptions(parallel_tasks_per_job=8, max_cpus_per_job=12), limits).cpus == 12
 
 
 def test_units_behind_each_other_have_the_time_that_each_would_have_alone() -> None:
     """Of a partition that gives a time to jobs that ask for none."""
     limits = SiteLimits(default_time_s=3_600, time_s=4 * 3_600)
-    assert pack(1_000, SlurmOptions(), limits).time == "3:02:00"
-    assert packed(1_000, limits) == (334, 3, 1)
+    assert pack(750, SlurmOptions(), limits).time == "3:02:00"
+    assert pack(1_000, SlurmOptions(), limits).time == "4:00:00"
+    assert packed(1_000, limits) == (250, 4, 1)
     assert pack(1_000, SlurmOptions(tasks_per_job=2), limits).time == "2:02:00"
     assert pack(250, SlurmOptions(), limits).time is None
     line = {"extra_lines": ["#SBATCH --time=60"]}
@@ -132,6 +133,7 @@ def test_units_behind_each_other_fit_into_the_partitions_time() -> None:
     limits = SiteLimits(time_s=7_200)
     assert packed(1_000, limits, time="01:00:00", tasks_per_job=10) == (1_000, 1, 1)
     assert packed(1_000, limits, time="00:59:00", tasks_per_job=10) == (500, 2, 1)
+    assert packed(1_000, limits, time="01:00:00", max_num_jobs=500) == (500, 2, 1)  # there is no other way
 
 
 KINDS = SiteLimits(nodes=[Node(2, 9_000), Node(8, 3_000)])
@@ -199,9 +201,9 @@ def test_all_units_are_placed_and_no_ceiling_is_exceeded(
     assert (packing.array_tasks - 1) * packing.units < units <= packing.array_tasks * packing.units
     assert 1 <= packing.at_once <= packing.units
     threads = max((node.threads for node in limits.nodes), default=1)
-    each, rest = divmod(packing.cpus, packing.at_once)
-    assert rest == 0 and 0 <= each - options.cpus_per_task < threads
-    assert each == options.cpus_per_task or (packing.at_once > 1 and each % threads == 0)
+    least = packing.at_once * options.cpus_per_task
+    assert least <= packing.cpus < least + packing.at_once * threads
+    assert packing.cpus == least or packing.at_once > 1
     assert packing.cpus <= (options.max_cpus_per_job or packing.cpus)
     mem_mb = packing.mem_mb or 0
     if options.mem:
@@ -218,7 +220,7 @@ def test_all_units_are_placed_and_no_ceiling_is_exceeded(
             assert limit_s > waves * options.time_s
         else:
             assert waves * options.time_s <= limits.time_s >= limit_s
-            assert limit_s > waves * options.time_s or waves == 1
+            assert limit_s > waves * options.time_s or waves == 1 or options.max_num_jobs
     if not options.tasks_per_job and not options.parallel_tasks_per_job and not limits.time_s:
         jobs = max(options.max_num_jobs or 0, options.target_num_jobs or 0)
         assert packing.array_tasks <= max(jobs, 4 * limits.max_array_size)
