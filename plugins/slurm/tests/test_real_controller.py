@@ -90,6 +90,7 @@ def test_the_controller_is_away_when_steps_are_to_begin(
 
 def test_the_controller_dies_right_after_a_submission(start_run: StartRun, slurm_lab: SlurmLab) -> None:
     """It may have forgotten the jobs, some of which have run: none may be lost, none may run twice."""
+    slurm_lab.wait_until_saved()  # nodes refuse numbers that they know from other tests
     names = [f"u{number}" for number in range(12)]
     run = start_run(dict.fromkeys(names, "exit 0"), {**ONE_EACH, "cpus_per_task": 8})
     assert eventually(lambda: bool(run.handles), 30), run.story()
