@@ -52,6 +52,7 @@ class SlurmLab:
         self.settings = settings or Settings()
         self._changes: dict[str, str] = {}
         self._has_forgotten = False
+        self._answered_at = 0.0
         owned = folder is None
         if folder is None:
             folder = Path(tempfile.mkdtemp(prefix="slurm-lab-", dir="/tmp"))
@@ -186,11 +187,14 @@ class SlurmLab:
         """Start the controller, and wait until it answers."""
         self.slurmctld.start()
         eventually(self._controller_answers, START_S, "slurmctld does not answer")
+        self._answered_at = time.time()
 
     def crash_slurmctld(self) -> None:
         """As if the controller's machine had lost its power: what is not saved is forgotten."""
         self.slurmctld.kill()
         self._has_forgotten = True
+        # It tells the second of its start: two starts of the same one look like one.
+        eventually(lambda: int(time.time()) > int(self._answered_at), 2, "the clock stands still")
 
     def end_ghosts(self) -> None:
         """After a crash: jobs that the controller takes for running because it forgot their end."""

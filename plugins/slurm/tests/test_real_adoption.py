@@ -166,8 +166,9 @@ def test_an_adopted_unit_has_the_time_limit_that_it_was_submitted_with(
 
 @pytest.mark.parametrize("known", [True, False])
 def test_what_another_runner_took_is_lost_to_the_next(slurm_lab: SlurmLab, place: Path, known: bool) -> None:
-    runner = KilledRunner(place, {"a": "exit 0"}, {})
+    runner = KilledRunner(place, {"a": "wait_for gate"}, {})
     left = runner.kill_when(lambda: len(runner.run.started()) == 1)
+    runner.run.open("gate")
     assert causes(runner.adopt(left)) == ["done"]
     (end,) = runner.adopt(left if known else unknown(left), receipt_deadline=1)
     assert str(end.cause) == "lost" and end.info.endswith("or another runner took it."), end

@@ -93,9 +93,18 @@ def test_the_controller_dies_right_after_a_submission(start_run: StartRun, slurm
     slurm_lab.wait_until_saved()  # nodes refuse numbers that they know from other tests
     names = [f"u{number}" for number in range(12)]
     run = start_run(dict.fromkeys(names, "exit 0"), {**ONE_EACH, "cpus_per_task": 8})
-    assert eventually(lambda: bool(run.handles), 30), run.story()
+    assert eventually(lambda: run.handles.get("u0", "?")[0] != "?", 30), run.story()
     slurm_lab.crash_slurmctld()
     slurm_lab.start_slurmctld()
+
+    def is_over_or_resumed() -> bool:
+        """Nodes that are given a number for the second time are drained, until somebody resumes them."""
+        for node, state in slurm_lab.states().items():
+            if state.startswith("drain"):
+                slurm_lab.resume(node)
+        return run.is_over
+
+    assert eventually(is_over_or_resumed, LONG_S), run.story()
     run.must_end()
 
 
