@@ -11,6 +11,7 @@ from .calls import SchedulerError
 from .options import SlurmOptions
 from .packing import Packing, SiteLimits, pack
 from .scheduler import Scheduler
+from .site import Site
 from .submitting import ONE_NODE
 
 _OF_THE_MOMENT = re.compile(r"not available|busy|reserv", re.IGNORECASE)
@@ -30,7 +31,7 @@ class Preflight:
     def __init__(self, scheduler: Scheduler, user: str | None) -> None:
         self._scheduler = scheduler
         self._user = user
-        self._limits: dict[str | None, SiteLimits] = {}
+        self._site = Site(scheduler)
         self._answers: dict[tuple[str, ...], str] = {}
 
     def problems(self, units: int, options: SlurmOptions, account: str | None) -> Iterator[str]:
@@ -55,14 +56,12 @@ class Preflight:
             yield from problems
 
     def _limits_of(self, partition: str | None) -> SiteLimits:
-        if partition not in self._limits:
-            try:
-                self._limits[partition] = self._scheduler.limits(partition)
-            except SchedulerError as error:
-                if error.may_pass:
-                    raise
-                return SiteLimits()  # sbatch will say what is wrong with it
-        return self._limits[partition]
+        try:
+            return self._site.limits(partition)
+        except SchedulerError as error:
+            if error.may_pass:
+                raise
+            return SiteLimits()  # sbatch will say what is wrong with it
 
     def _refused_ones(self, asked: Sequence[str], options: SlurmOptions) -> list[str]:
         """Those that sbatch refuses next to what it does not refuse before them."""
@@ -86,7 +85,7 @@ class Preflight:
         """Whether it is not, or cannot be, because of nodes that are away."""
         if not _OF_THE_MOMENT.search(refusal):
             return True
-        here, away = self._scheduler.kinds_of_nodes(options.partition)
+        here, away = self._site.kinds_of_nodes(options.partition)
         if not here | away:  # of a partition that is hidden
             return False
         return not away if options.nodelist or options.exclude else away <= here

@@ -17,8 +17,6 @@ from pathlib import Path
 from threading import Event
 
 from .calls import TIMEOUT_S, AsUser, Call, SchedulerError, as_user
-from .packing import Node, SiteLimits
-from .values import seconds
 
 _INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
@@ -35,11 +33,6 @@ _NOT_FOR_COMMANDS = re.compile(
     r"SLURM_(?!(CONF|CONF_SERVER|JWT)$)|(SQUEUE|SCANCEL|SINFO|SACCT|SCONTROL)_|SBATCH_(CLUSTERS|WAIT|ERROR|INPUT)$"
 )
 """Settings of a job that the runner may be, and of a person who asks for a part of what there is."""
-
-_USABLE = ("idle", "mixed", "allocated", "completing", "planned")
-"""States of nodes that jobs can be given."""
-_POWER = "~#%@+^-"
-"""Marks of a node that sleeps, wakes or is watched; none of them keeps jobs away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +150,7 @@ class Scheduler:
                 return {}
             raise
         found: States = {}
-        for job, index, state, name, nodes, partition, reason in _rows(answer, len(_QUEUE_FIELDS)):
+        for job, index, state, name, nodes, partition, reason in rows_of(answer, len(_QUEUE_FIELDS)):
             if names.get(job, name) != name:
                 continue
             found.setdefault(job, {})[_index(index)] = JobState(state, reason, nodes, partition=partition)
@@ -165,7 +158,7 @@ class Scheduler:
 
     def find(self, name: str) -> str | None:
         """The id of the job of this name, whose submission got no answer. Raises SchedulerError."""
-        rows = _rows(self._run(self._squeue("--name", name)), len(_QUEUE_FIELDS))
+        rows = rows_of(self._run(self._squeue("--name", name)), len(_QUEUE_FIELDS))
         if rows:
             return rows[0][0]
         try:
@@ -210,7 +203,7 @@ class Scheduler:
         """None where accounting does not answer."""
         fields = "JobID,JobName,State,ExitCode,NodeList,Reason"
         try:
-            rows = _rows(self._run(self._sacct(f"--jobs={job}", fields)), 6)
+            rows = rows_of(self._run(self._sacct(f"--jobs={job}", fields)), 6)
         except SchedulerError:
             return None
         found: dict[int, JobState] = {}
@@ -229,7 +222,7 @@ class Scheduler:
     def others(self, jobs: Iterable[str], names: Container[str]) -> set[str]:
         """Of the ids of jobs those that are of jobs with other names. Raises SchedulerError."""
         try:
-            rows = _rows(self._run(self._squeue("--jobs", ",".join(jobs))), len(_QUEUE_FIELDS))
+            rows = rows_of(self._run(self._squeue("--jobs", ",".join(jobs))), len(_QUEUE_FIELDS))
         except SchedulerError as error:
             if _GONE.search(str(error)):
                 return set()
@@ -243,50 +236,19 @@ class Scheduler:
         """
         self._run([*self.as_user(user), self._path("scancel"), "--quiet", *jobs])
 
-    def limits(self, partition: str | None = None) -> SiteLimits:
-        """What the site allows in a partition, or in its default one. Raises SchedulerError."""
-        # Without --exact, nodes of several kinds are told as one, with what all of them have.
-        command = [self._path("sinfo"), "--noheader", "--exact", "--format=%P|%l|%L|%c|%m|%X|%Y"]
-        command += [f"--partition={partition}"] if partition else []
-        with closing(self._call(command)) as call:  # while the configuration is asked for
-            values = self._config()
-            rows = _rows(call.answer(TIMEOUT_S), 7)
-        if partition is None:
-            rows = [row for row in rows if row[0].endswith("*")] or rows
-        elif not rows:
-            raise SchedulerError(f"This cluster has no partition {partition!r}", may_pass=False)
-        most = SiteLimits.max_array_size
-        tasks = re.search(r"\bmax_array_tasks=(\d+)", values.get("SchedulerParameters", ""))
-        return SiteLimits(
-            max_array_size=min(
-                *(_number(values.get(key, "")) or most for key in ("MaxArraySize", "MaxJobCount")),
-                int(tasks[1]) if tasks else most,
-            ),
-            nodes=_kinds(row[3:] for row in rows),
-            time_s=_largest(_seconds(row[1]) for row in rows),
-            default_time_s=min(filter(None, (_seconds(row[2]) for row in rows)), default=None),
-        )
-
-    def kinds_of_nodes(self, partition: str | None = None) -> tuple[set[str], set[str]]:
-        """Of the nodes of a partition, or of all, what can be asked for: of those that are here, and of those
-        that jobs cannot be given now. Raises SchedulerError."""
-        command = [self._path("sinfo"), "--noheader", "--Node", "--format=%a|%T|%f|%G|%c|%m"]
-        here: set[str] = set()
-        away: set[str] = set()
-        answer = self._run([*command, *([f"--partition={partition}"] if partition else [])])
-        for of_partition, state, kind in _rows(answer, 3):
-            is_here = of_partition == "up" and state.rstrip(_POWER) in _USABLE
-            (here if is_here else away).add(kind)
-        return here, away
-
     def started_at(self) -> float:
         """When the controller was started, in seconds since the epoch, by its own clock; 0 where it does not
         tell. Raises SchedulerError."""
-        return _point(self._config().get("BOOT_TIME", "")) or 0.0
+        return _point(self.config().get("BOOT_TIME", "")) or 0.0
 
-    def _config(self) -> dict[str, str]:
+    def config(self) -> dict[str, str]:
+        """The settings of the site, by name. Raises SchedulerError."""
         config = self._run([self._path("scontrol"), "show", "config"])
         return dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
+
+    def ask_of_nodes(self, format: str, *which: str) -> Call:
+        """Begin to ask `sinfo`. Raises SchedulerError."""
+        return self._call([self._path("sinfo"), "--noheader", f"--format={format}", *which])
 
     def _squeue(self, by: str, value: str) -> list[str]:
         command = [self._path("squeue"), "--noheader", "--array", "--states=all"]
@@ -338,7 +300,7 @@ def _must_succeed(command: str) -> str:
     )
 
 
-def _rows(answer: str, fields: int) -> list[list[str]]:
+def rows_of(answer: str, fields: int) -> list[list[str]]:
     """Raises SchedulerError where a line is not of this form."""
     rows = [line.split("|", fields - 1) for line in answer.splitlines() if line.strip()]
     for row in rows:
@@ -378,34 +340,3 @@ def _point(text: str) -> float | None:
         return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
     except ValueError:
         return None
-
-
-def _number(text: str) -> int | None:
-    match = re.match(r"\d+", text)
-    return int(match[0]) if match else None
-
-
-def _seconds(time: str) -> int | None:
-    try:
-        return seconds(time)
-    except ValueError:  # infinite
-        return None
-
-
-def _kinds(rows: Iterable[Sequence[str]]) -> list[Node]:
-    """Of CPUs, memory, sockets and cores of each; nothing where the first two of one are not known."""
-    kinds = set()
-    for cpus, memory, sockets, cores in rows:
-        if not (cpus.isdigit() and memory.isdigit()):
-            return []
-        are_known = sockets.isdigit() and cores.isdigit()
-        # Some sites have SLURM count cores, whatever threads these have.
-        threads = int(cpus) // max(1, int(sockets) * int(cores)) if are_known else 1
-        kinds.add(Node(int(cpus), int(memory), max(1, threads)))
-    return sorted(kinds)
-
-
-def _largest(values: Iterable[int | None]) -> int | None:
-    """None where one of them is not known, or has no bound."""
-    known = list(values)
-    return max(value for value in known if value is not None) if known and None not in known else None

@@ -16,6 +16,7 @@ from .packing import Packing, SiteLimits, pack
 from .places import Place
 from .scheduler import Scheduler
 from .script import JobScript
+from .site import Site
 from .submission import SCRIPT_FILE, UNITS_FILE, Submission, lay_out, units_file
 
 _OF_SUDO = ("SUDO_COMMAND", "SUDO_USER", "SUDO_UID", "SUDO_GID")
@@ -32,7 +33,7 @@ class Submitter:
         self._logger = run.logger
         self._scheduler = scheduler
         self._place = place
-        self._limits: dict[str | None, SiteLimits] = {}
+        self._site = Site(scheduler)
         self._has_warned = False
 
     def plan(self, units: Sequence[Unit], options: SlurmOptions, attempt: int = 1) -> list[Submission]:
@@ -46,7 +47,7 @@ class Submitter:
         return planned
 
     def _plan_alike(self, units: Sequence[Unit], options: SlurmOptions, attempt: int) -> Iterator[Submission]:
-        limits = self.limits(options.partition)
+        limits = self._limits_of(options.partition)
         packing = pack(len(units), options, limits)
         most = packing.units * limits.max_array_size
         for start in range(0, len(units), most):
@@ -115,20 +116,18 @@ class Submitter:
             *options.sbatch_arguments(packing, charged_account(options, self._run.slurm_account)),
         ]
 
-    def limits(self, partition: str | None) -> SiteLimits:
+    def _limits_of(self, partition: str | None) -> SiteLimits:
         """What the site allows; where it does not say, what SLURM allows by itself.
 
         Raises SchedulerError where it does not answer now.
         """
-        if partition not in self._limits:
-            try:
-                self._limits[partition] = self._scheduler.limits(partition)
-            except SchedulerError as error:
-                if error.may_pass:
-                    raise
-                self._logger.warning("The limits of the site are not known: %s", error)
-                return SiteLimits()
-        return self._limits[partition]
+        try:
+            return self._site.limits(partition)
+        except SchedulerError as error:
+            if error.may_pass:
+                raise
+            self._logger.warning("The limits of the site are not known: %s", error)
+            return SiteLimits()
 
     def submit(self, submission: Submission, stop: Event) -> None:
         """Submit it, or find that an earlier try had been accepted. `stop`: set by others on a cancel.

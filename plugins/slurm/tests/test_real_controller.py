@@ -33,6 +33,15 @@ def start_and_forget(
     return run
 
 
+def must_be_accepted(run: SlurmRun) -> None:
+    """Wait until all units have a job."""
+
+    def have_jobs() -> bool:
+        return [handle[0] != "?" for handle in run.handles.values()] == [True] * len(run.names)
+
+    assert eventually(have_jobs, 30), run.story()
+
+
 def test_a_controller_takes_steps_for_running_that_have_ended(
     start_run: StartRun, slurm_lab: SlurmLab
 ) -> None:
@@ -93,7 +102,7 @@ def test_the_controller_dies_right_after_a_submission(start_run: StartRun, slurm
     slurm_lab.wait_until_saved()  # nodes refuse numbers that they know from other tests
     names = [f"u{number}" for number in range(12)]
     run = start_run(dict.fromkeys(names, "exit 0"), {**ONE_EACH, "cpus_per_task": 8})
-    assert eventually(lambda: run.handles.get("u0", "?")[0] != "?", 30), run.story()
+    must_be_accepted(run)
     slurm_lab.crash_slurmctld()
     slurm_lab.start_slurmctld()
 
@@ -201,7 +210,7 @@ def test_a_number_that_was_given_to_a_job_of_somebody_else(
     slurm_lab.drain(node)
     slurm_lab.wait_until_saved()
     run = start_run({"a": "exit 0"}, {**ONE_EACH, "nodelist": node, "receipt_deadline": 5})
-    assert eventually(lambda: run.handles.get("a", "?")[0] != "?", 30), run.story()
+    must_be_accepted(run)
     ours = run.handles["a"].partition("_")[0]
     slurm_lab.crash_slurmctld()
     slurm_lab.start_slurmctld()
@@ -224,7 +233,7 @@ def test_the_controller_dies_with_units_that_wait(start_run: StartRun, slurm_lab
     node = slurm_lab.nodes[0]
     slurm_lab.drain(node)
     run = start_run({"a": "exit 0", "b": "exit 3"}, {**ONE_EACH, "nodelist": node})
-    assert eventually(lambda: len(run.handles) == 2, 30), run.story()
+    must_be_accepted(run)
     slurm_lab.crash_slurmctld()
     slurm_lab.start_slurmctld()
     slurm_lab.heal()
