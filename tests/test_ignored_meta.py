@@ -41,6 +41,14 @@ def test_a_run_tells_of_slips_once(tmp_path: Path, kind: str) -> None:
     assert "partition" not in result.err + log
 
 
+def test_slips_are_told_with_what_else_is_wrong(tmp_path: Path) -> None:
+    result = run(tmp_path, {**parallel(), "meta_parallel": {**SLIPS, "cpus_per_task": 0}})
+    assert result.code == 2
+    told = [line.strip() for line in result.err.splitlines()]
+    assert [line for line in told if "did you mean" in line] == TOLD
+    assert any("meta_parallel: cpus_per_task: " in line for line in told), told
+
+
 def test_a_dry_run_shows_what_was_probably_meant(tmp_path: Path) -> None:
     result = run(tmp_path, {**parallel(), "meta_parallel": SLIPS}, "--dry-run")
     assert (result.code, result.err) == (0, "")

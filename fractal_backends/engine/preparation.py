@@ -25,6 +25,16 @@ class PreparedTask:
     ignored: Mapping[str, str | None] = field(default_factory=dict)
     """The keys of its meta that the backend does not read, each with the option probably meant, if any."""
 
+    def warnings(self) -> Iterator[str]:
+        """What is probably wrong in its meta, a line each."""
+        for key, option in self.ignored.items():
+            if option is not None:
+                name = self.workflow_task.task.name
+                yield (
+                    f"task {self.order} ({name!r}): the meta's key {key!r} is no option of this backend,"
+                    f" and ignored; did you mean {option}?"
+                )
+
 
 @dataclass(frozen=True)
 class PreparedRun:
@@ -36,13 +46,7 @@ class PreparedRun:
     def warnings(self) -> Iterator[str]:
         """What is probably wrong but does not keep the run from being, a line each."""
         for task in self.tasks:
-            for key, option in task.ignored.items():
-                if option is not None:
-                    name = task.workflow_task.task.name
-                    yield (
-                        f"task {task.order} ({name!r}): the meta's key {key!r} is no option of this backend,"
-                        f" and ignored; did you mean {option}?"
-                    )
+            yield from task.warnings()
 
 
 def prepare(
@@ -138,5 +142,6 @@ def _with_options(
                 ignored.update(foreign_keys(model, sources))
         tasks.append(PreparedTask(order, workflow_task, parts[0], parts[1], ignored))
     if problems:
-        raise InvalidInputError("The options are not valid", list(problems))
+        warnings = (warning for task in tasks for warning in task.warnings())
+        raise InvalidInputError("The options are not valid", [*problems, *warnings])
     return tasks
