@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from . import verdicts
@@ -47,10 +47,11 @@ class ArrayTasks:
         self._starts_anew: dict[tuple[str, int], int] = {}
         """How often array tasks had been started that were over, and then seen to wait for another start."""
 
-    @property
-    def has_known_ends(self) -> bool:
-        """Whether one of them is known to have come to its end."""
-        return bool(self._known_ends)
+    def that_ended(self, indices: Iterable[int]) -> list[int]:
+        """Those of which one job at least came to its end, as far as is known."""
+        jobs, is_over = self._submission.jobs, self._receipts.is_over
+        tasks = ((job, index) for index in indices for job in jobs)
+        return [index for job, index in tasks if (job, index) in self._known_ends or is_over(job, index)]
 
     @property
     def are_left(self) -> bool:

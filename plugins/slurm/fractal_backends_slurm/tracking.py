@@ -129,10 +129,14 @@ class Tracker:
         self._words.forget()
         yield from self._look_at_receipts()
         self.array_tasks.snapshot = snapshot
-        if snapshot.asked_at > self._looked_at or self.array_tasks.has_known_ends or self._suspects:
+        if snapshot.asked_at > self._looked_at:
             self._looked_at = snapshot.asked_at
-            for index, left in list(self._left.items()):
-                yield from self._look_at_part(index, list(left.values()))
+            indices = {*self._left}
+        else:  # time may have passed for these
+            suspect = {self._open[label][0] for label in self._suspects}
+            indices = suspect.union(self.array_tasks.that_ended(self._left))
+        for index in sorted(indices):
+            yield from self._look_at_part(index, list(self._left[index].values()))
         yield from self._endings.bring_home()
         self._fence.put()
 
