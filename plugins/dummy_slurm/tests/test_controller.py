@@ -215,6 +215,17 @@ def test_late_receipts_can_be_made_to_come_with_the_next_job(cluster: OneCluster
     assert "arrives" in cluster.log()
 
 
+def test_a_fault_that_finds_its_job_ended_comes_with_the_next_one(start_cluster: Start) -> None:
+    plan = {"plan": [{"fault": "time_limit", "nth": 1, "after_s": 1}]}
+    missed = "fault: time_limit finds its job ended"
+    with start_cluster(faults=plan, kill_wait_s=0) as cluster:
+        cluster.wait_for(cluster.submit("true"), "COMPLETED")
+        assert eventually(lambda: missed in cluster.log())
+        cluster.wait_for(cluster.submit("exec sleep 60"), "TIMEOUT")
+        cluster.wait_for(cluster.submit("exec sleep 1.5"), "COMPLETED")
+        assert cluster.log().count("fault: time_limit") == 2
+
+
 def test_a_job_whose_process_id_was_not_noted(cluster: OneCluster) -> None:
     job = cluster.submit("exec sleep 60")
     cluster.wait_for(job, "RUNNING")

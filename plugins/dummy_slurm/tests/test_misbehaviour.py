@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.dummy_runs import FAULTS
 from tests.helpers.plugins import open_folder
 from tests.helpers.processes import ROOT
 
@@ -41,3 +42,4 @@ def runs(request: pytest.FixtureRequest) -> dict[int, dict[str, Any]]:
 def test_every_verdict_is_true(runs: dict[int, dict[str, Any]], seed: int) -> None:
     found = runs[seed]
     assert not found["wrong"], "\n".join(map(str, found["wrong"]))
+    assert len({*found["faults"]}) == FAULTS, found

@@ -2,7 +2,8 @@
 
 A plan is a list of faults: `{"fault": NAME, "on": EVENT, "nth": 1, "times": 1, "after_s": 0, ...}`. An event
 is a command (`squeue`, `sbatch`, ...) or `start`, the start of a job; the fault comes with its nth (counted
-from 1), and `after_s` seconds later where that can be. At random: `{"seed": 7, "count": 3}`, different
+from 1), and `after_s` seconds later where that can be; where the job has ended by then, it comes with the
+next one that starts. At random: `{"seed": 7, "count": 3}`, different
 ones, and maybe `"kinds": [...]`, `"within": 8` (commands or starts) and `"span_s": 0.5`.
 """
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any
 
 from .client import NO_CONTACT, unreachable
@@ -28,15 +29,21 @@ class Misbehaviour:
         self._faults = Faults(plan(server.config.faults))
         self._late: dict[str, list[Any]] = {}
         """Of each late receipt where it is kept; and when it is due after its job's end."""
+        self._pending: list[Fault] = []
+        """What is to befall a job that has started,"""
+        self._with_next: list[Fault] = []
+        """and the next one that starts, as it was too late for another."""
 
     def state(self) -> dict[str, Any]:
         """What a controller that is started again has to know, as JSON."""
-        return {"seen": self._faults.seen, "late": self._late}
+        missed = [asdict(fault) for fault in (*self._pending, *self._with_next)]
+        return {"seen": self._faults.seen, "late": self._late, "missed": missed}
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on where the controller before stopped."""
         self._faults.seen.update(state["seen"])
         self._late.update(state["late"])
+        self._with_next = [Fault(**fault) for fault in state["missed"]]
         for key in self._late:
             if key not in self._server.node_side.links:  # its job ended meanwhile
                 self.job_ended(key)
@@ -83,7 +90,8 @@ class Misbehaviour:
     def job_starts(self, job: Job) -> dict[str, object]:
         """What its stepd is told besides."""
         extra: dict[str, object] = {}
-        for fault in self._faults.on("start"):
+        missed, self._with_next = self._with_next, []
+        for fault in [*self._faults.on("start"), *missed]:
             if fault.kind == "late_receipts":
                 self._note(fault, job.name)
                 extra |= self._make_late(job, float(fault.values.get("seconds", 1.0)))
@@ -96,9 +104,13 @@ class Misbehaviour:
         spool = job.spool if job is not None else ""
 
         def happen() -> None:
-            if job is None or (job.restarts == run and job.spool == spool):
-                self.happen(fault, job)
+            self._pending.remove(fault)
+            is_of_this_start = job is None or (job.restarts == run and job.spool == spool)
+            if not (is_of_this_start and self.happen(fault, job)):
+                self._server.log(f"fault: {fault.kind} finds its job ended, and comes with the next one")
+                self._with_next.append(fault)
 
+        self._pending.append(fault)
         self._server.timers.after(fault.after_s, happen)
 
     def now(self, fault: Fault) -> bool:
@@ -111,8 +123,8 @@ class Misbehaviour:
         self._later(fault, None)
         return True
 
-    def happen(self, fault: Fault, job: Job | None) -> None:
-        """Now."""
+    def happen(self, fault: Fault, job: Job | None) -> bool:
+        """Now. False: the job has ended, or none runs."""
         server, controller = self._server, self._server.controller
         if fault.kind not in JOB_FAULTS:
             self._note(fault, "")
@@ -121,10 +133,10 @@ class Misbehaviour:
         elif fault.kind == "accounting_lag":
             controller.accounting.lag_s = float(fault.values.get("seconds", 2.0))
         if fault.kind not in JOB_FAULTS:
-            return
+            return True
         job = server.job_of_fault(job)
         if job is None or job.state != RUNNING or controller.jobs.get(job.id) is not job:
-            return
+            return False
         self._note(fault, job.name)
         if fault.kind == "vanish":
             controller.vanish(job, str(fault.values.get("processes", "die")))
@@ -138,6 +150,7 @@ class Misbehaviour:
             server.node_side.tell(job.spool, do="oom")
         elif fault.kind == "time_limit":
             controller.kill(job, "TIMEOUT", "TimeLimit", " DUE TO TIME LIMIT")
+        return True
 
     def _note(self, fault: Fault, what: str) -> None:
         """For those who want to know afterwards what befell a job or a command."""
