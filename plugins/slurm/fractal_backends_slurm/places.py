@@ -26,10 +26,15 @@ RECEIPT = ".receipt"
 _NO_RECEIPTS = ("units", "job.sh", "*.out", "*.step", "*cancelled", f"*{RECEIPT}.*")
 """What else is in their folder."""
 _MODE = 0o600
+_CHUNK_BYTES = 1 << 16
 _MOST_BYTES = 1 << 20
 """Of a receipt at once; the rest is read the next time."""
 _KEEP = ("--skip-old-files", "--keep-directory-symlink")
 """What is there stays as it is: folders and their modes, links to them, and a file that is in the way."""
+_MOST_OUTPUT_BYTES = 1 << 30
+"""Of an output; a larger one is not valid, whatever is in it."""
+_AS_FILES = ("--dereference", "--hard-dereference", "--sparse", "--no-recursion", "--ignore-failed-read")
+"""How the files of units are read: through links, without what is no file."""
 _MANY = 500
 """Files that are named in one call of tar at most."""
 
@@ -196,8 +201,10 @@ class OtherPlace(Place):
         """See `Place.receipts`."""
         found: list[tuple[str, bytes]] = []
 
-        def take(member: str, file: IO[bytes]) -> None:
-            name = member.removeprefix("./")
+        def take(member: tarfile.TarInfo, file: IO[bytes] | None) -> None:
+            if file is None:
+                return
+            name = member.name.removeprefix("./")
             text = file.read()[self._read.get(f"{folder}/{name}", 0) :]
             if text:
                 self._read[f"{folder}/{name}"] = self._read.get(f"{folder}/{name}", 0) + len(text)
@@ -211,17 +218,22 @@ class OtherPlace(Place):
     def text(self, path: Path) -> str:
         """See `Place.text`."""
         found: list[bytes] = []
+
+        def take(_: tarfile.TarInfo, file: IO[bytes] | None) -> None:
+            found.append(file.read() if file else b"")
+
         with contextlib.suppress(PlaceError):
-            self._unpack(lambda _, file: found.append(file.read()), path.parent, "--", path.name)
+            self._unpack(take, path.parent, "--", path.name)
         return b"".join(found).decode(errors="replace")
 
     def fetch(self, units: Sequence[Unit]) -> None:
         """See `Place.fetch`."""
         waiting = iter(units)
         while some := list(islice(waiting, _MANY)):
-            targets = {Path(path).name: path for unit in some for path in (unit.log_file, unit.output_file)}
-            wanted = functools.partial(_write_if_named, targets)
-            self._unpack(wanted, self.folder_of(some[0]), "--ignore-failed-read", "--", *targets)
+            logs = {Path(unit.log_file).name: unit.log_file for unit in some}
+            outputs = {Path(unit.output_file).name: unit.output_file for unit in some}
+            take = functools.partial(_take_home, logs, outputs)
+            self._unpack(take, self.folder_of(some[0]), *_AS_FILES, "--", *logs, *outputs)
 
     def remove(self, folder: Path) -> None:
         """See `Place.remove`."""
@@ -231,8 +243,10 @@ class OtherPlace(Place):
             with contextlib.suppress(OSError):
                 subprocess.run(command, capture_output=True, check=False)
 
-    def _unpack(self, take: Callable[[str, IO[bytes]], None], folder: Path, *which: str) -> None:
-        """Hand over name and content of regular files below a folder. Raises PlaceError, as `take` may."""
+    def _unpack(
+        self, take: Callable[[tarfile.TarInfo, IO[bytes] | None], None], folder: Path, *which: str
+    ) -> None:
+        """Hand over what is below a folder, with the contents of files. Raises PlaceError, as `take` may."""
         command = self._tar("--create", "--file=-", f"--directory={folder}", *which)
         problem = f"Cannot read {folder}{self._as_whom()}"
         try:
@@ -248,9 +262,7 @@ class OtherPlace(Place):
             try:
                 with tarfile.open(fileobj=process.stdout, mode="r|") as tar:
                     for member in tar:
-                        file = tar.extractfile(member) if member.isfile() else None
-                        if file is not None:
-                            take(member.name, file)
+                        take(member, tar.extractfile(member) if member.isfile() else None)
             except (tarfile.TarError, OSError) as error:
                 cut_off = str(error)
             finally:
@@ -287,20 +299,37 @@ def _write(path: Path, content: IO[bytes]) -> None:
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
     try:
         with open(fd, "wb") as file:
-            shutil.copyfileobj(content, file)
+            while chunk := content.read(_CHUNK_BYTES):
+                if chunk.strip(b"\0"):
+                    file.write(chunk)
+                else:
+                    file.seek(len(chunk), os.SEEK_CUR)  # a hole takes no room
+            file.truncate()
         new.rename(path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
 
 
-def _write_if_named(targets: Mapping[str, str], name: str, content: IO[bytes]) -> None:
-    """A folder in the place of a file has other names in it. Raises PlaceError."""
-    if name in targets:
-        try:
-            _write(Path(targets[name]), content)
-        except OSError as error:
-            raise PlaceError(f"Cannot write {targets[name]}: {error.strerror}.") from error
+def _take_home(
+    logs: Mapping[str, str], outputs: Mapping[str, str], member: tarfile.TarInfo, content: IO[bytes] | None
+) -> None:
+    """Write a log, or an output, or what is as little an output as that. Raises PlaceError."""
+    name = member.name
+    path = Path(logs.get(name) or outputs[name])
+    try:
+        if name in logs and content is not None:
+            _write(path, content)
+        elif name in outputs and content is None:
+            path.unlink(missing_ok=True)
+            os.mkfifo(path, _MODE)
+        elif name in outputs and content is not None:
+            is_too_large = member.size > _MOST_OUTPUT_BYTES
+            _write(path, io.BytesIO() if is_too_large else content)
+            if is_too_large:
+                os.truncate(path, member.size)
+    except OSError as error:
+        raise PlaceError(f"Cannot write {path}: {error.strerror}.") from error
 
 
 def _add(tar: tarfile.TarFile, path: Path, content: bytes | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,14 +37,53 @@ def cut_off(tmp_path: Path, request: pytest.FixtureRequest) -> Remote:
     return Remote(tmp_path, [word.format(request.param) for word in CUT_OFF])
 
 
-def test_a_folder_in_the_place_of_an_output(tmp_path: Path) -> None:
+def _folder(path: Path) -> None:
+    path.mkdir()
+    (path / "x").write_text("x")
+
+
+@pytest.mark.parametrize(
+    "make", [_folder, os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["folder", "pipe", "device"]
+)
+def test_what_is_no_file_in_the_place_of_an_output(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """Is no output where it is brought to, either, and is not read."""
     remote = Remote(tmp_path, [])
-    (remote.folder / "a.metadiff.json").mkdir()
-    (remote.folder / "a.metadiff.json" / "x").write_text("x")
+    make(remote.folder / "a.metadiff.json")
     for label in "ab":
         (remote.folder / f"{label}.log").write_text(label)
+    for _ in range(2):
+        remote.place.fetch([remote.unit("a"), remote.unit("b")])
+    found = {path.name: path.is_file() for path in (remote.local / "task").iterdir()}
+    assert found == {"a.log": True, "a.metadiff.json": False, "b.log": True}
+
+
+def test_an_output_that_is_a_link(tmp_path: Path) -> None:
+    remote = Remote(tmp_path, [])
+    (remote.folder / "elsewhere").write_text("{}")
+    (remote.folder / "a.metadiff.json").symlink_to("elsewhere")
+    (remote.folder / "b.metadiff.json").hardlink_to(remote.folder / "elsewhere")
     remote.place.fetch([remote.unit("a"), remote.unit("b")])
-    assert sorted(path.name for path in (remote.local / "task").iterdir()) == ["a.log", "b.log"]
+    for label in "ab":
+        path = remote.local / "task" / f"{label}.metadiff.json"
+        assert (path.read_text(), path.is_symlink()) == ("{}", False)
+
+
+def test_files_full_of_holes_take_no_room(tmp_path: Path) -> None:
+    remote = Remote(tmp_path, [])
+    with (remote.folder / "a.log").open("wb") as log:
+        log.write(b"begin")
+        log.seek(300 << 20)
+        log.write(b"end")
+    with (remote.folder / "a.metadiff.json").open("wb") as output:
+        output.truncate(20 << 30)
+    remote.place.fetch([remote.unit("a")])
+    log_file, output_file = (remote.local / "task" / f"a.{what}" for what in ("log", "metadiff.json"))
+    assert (log_file.stat().st_size, output_file.stat().st_size) == ((300 << 20) + 3, 20 << 30)
+    assert all(path.stat().st_blocks < 10_000 for path in (log_file, output_file))
+    with log_file.open("rb") as log:
+        assert log.read(6) == b"begin\0"
+        log.seek(-4, os.SEEK_END)
+        assert log.read() == b"\0end"
 
 
 def test_tar_is_killed_while_it_brings_files(cut_off: Remote) -> None:
