@@ -97,7 +97,7 @@ class JobScript:
         begin = f'umask 077; {{ echo "begun $fb_host $fb_begun"; fb_note_booted; }} >>{receipt}'
         trap = f'if [ -z "${{fb_first:-}}" ]; then umask 077; echo "over $fb_host" >>{receipt}; fi'
         # What has no end in it, a quote for instance, must not take in what follows.
-        lines = "\n".join([self.worker_init.replace("\r\n", "\n"), "fb_whole=1", ""])
+        lines = "\n".join([self.worker_init.replace("\r\n", "\n"), "fb_whole=1 # the end of worker_init", ""])
         return [
             f"({begin}) || exit 1",
             f"trap {shlex.quote(trap)} EXIT",

@@ -209,8 +209,11 @@ def of_unstarted(note: Note, state: JobState | None, words: str) -> Outcome:
         return Outcome(cause, f"srun could not start it.{_said(words)}")
     if state.signal == _FAILED_LAUNCH:
         info += " The folder of the run, or a file in it, cannot be used on the node."
-    elif state.exit_code or state.state == "COMPLETED":
-        info += " What comes before its units, worker_init or a shebang that is no shell, may have ended it."
+    elif state.state in ("COMPLETED", "FAILED"):
+        info += (
+            " What comes before its units, worker_init or a shebang that is no shell, may have ended it;"
+            " or its folder cannot be written to, for want of room for instance."
+        )
     return Outcome(cause, info)
 
 
