@@ -22,7 +22,7 @@ _RETRY = re.compile(
     r"|socket|slurm_\w*(msg|send|recv|receive)|message (connect|send|receive)|broken pipe|resolution"
     r"|not connected|no route to host|(network|host) is (down|unreachable)"
     r"|submit limit|too many|MaxJobCount|QOSMaxSubmit|AssocMaxSubmit|slurm_load|not responding|I/O error"
-    r"|inactive or drain",
+    r"|inactive or drain|authentication error",
     re.IGNORECASE,
 )
 """Of errors that say nothing about the request. It may have got there all the same."""
@@ -34,6 +34,10 @@ _NO_ROOM = re.compile(r"submit limit|MaxJobCount|MaxSubmit|unable to accept job"
 """Of refusals for the number of jobs that there would be."""
 _TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(Submit|Jobs))\w*(Limit|NotSatisfied)\b")
 """Limits of accounts for each job, which are not about the number of jobs, though SLURM says so as well."""
+_BY_SIGNAL = 128
+"""A shell adds this to the number of the signal that ended a command."""
+_STOP_S = 3.0
+"""For so long an answer is waited for that the runner needs no more, but to know what to cancel."""
 _MOST_PRINTED = 10_000
 _LOOK_S = 0.2
 _LOOK_SHARE, _SHORTEST_LOOK_S = 0.05, 0.0005
@@ -74,7 +78,6 @@ class Call:
         self._name = f"{name} as the user {user}" if user else name
         self._can_be_ended = user is None
         """Whether nothing of it goes on once it is closed."""
-        self._command = command
         self._begun = time.monotonic()
         with ExitStack() as files:
             try:
@@ -123,24 +126,25 @@ class Call:
         return time.monotonic() > self._begun + TIMEOUT_S
 
     def answer(self, wait_s: float, *, stop: Event | None = None) -> str:
-        """What it printed. Raises SchedulerError where it failed, or has not ended after so long, or where
-        `stop` is set while it has not yet become the command that it is to become."""
+        """What it printed. Raises SchedulerError where it failed, or has not ended after so long, or some
+        seconds after `stop` was set."""
         end = time.monotonic() + wait_s
         while not self.has_ended(min(_LOOK_S, max(0.0, end - time.monotonic()))):
             self._must_not_sleep()
-            if stop is not None and stop.is_set() and self._is_as_begun():
-                raise SchedulerError(f"{self._name} was not called: the run is cancelled", may_pass=True)
+            if stop is not None and stop.is_set():
+                end, stop = min(end, time.monotonic() + _STOP_S), None
             if time.monotonic() >= end:
                 took = time.monotonic() - self._begun
                 raise SchedulerError(f"{self._name} did not answer within {took:.0f} s", may_pass=True)
         answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
         self.output = answer.strip()
         if code := self._process.returncode:
-            message = self.errors or self.output or f"exit code {code}"
+            was_killed = code < 0 or code > _BY_SIGNAL
+            message = self.errors or self.output or _end(code)
             decisive = _decisive(message)
-            may_pass = _RETRY.search(decisive) is not None and not _TOO_LARGE.search(decisive)
+            may_pass = was_killed or (_RETRY.search(decisive) and not _TOO_LARGE.search(decisive))
             raise SchedulerError(
-                f"{self._name}: {with_hint(_plain(message), self._program)}", may_pass=may_pass
+                f"{self._name}: {with_hint(_plain(message), self._program)}", may_pass=bool(may_pass)
             )
         return answer
 
@@ -149,13 +153,6 @@ class Call:
         words = os.pread(self._stderr.fileno(), 2_000, 0).decode(errors="replace")
         if self._can_be_ended and (found := _SLEEPS.search(words)):
             raise SchedulerError(f"{self._name}: {_plain(words[: found.start()])}", may_pass=True)
-
-    def _is_as_begun(self) -> bool:
-        try:
-            words = Path(f"/proc/{self._process.pid}/cmdline").read_bytes()
-        except OSError:
-            return False
-        return words.split(b"\0")[:-1] == list(map(os.fsencode, self._command))
 
     def close(self) -> None:
         """End it, whatever it does. What another user's sudo runs ends by itself."""
@@ -187,6 +184,10 @@ def _decisive(message: str) -> str:
     """Where a submission failed, the lines that say why: a site's own words may be among the others."""
     lines = message.splitlines()
     return "\n".join(filter(_SAYS_WHY.search, lines)) if any(map(_FAILED.search, lines)) else message
+
+
+def _end(code: int) -> str:
+    return f"it was ended by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _text(file: BinaryIO) -> str:

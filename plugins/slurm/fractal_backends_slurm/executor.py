@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import cast
 
@@ -20,29 +20,22 @@ from fractal_backends import (
     UnitState,
 )
 
-from . import verdicts
 from .adoption import adopted, find_job
 from .calls import SchedulerError
+from .cancelling import Canceller, some_of
 from .options import SlurmOptions
 from .places import Place, PlaceError
-from .queue_watch import Snapshot, watch_of
+from .queue_watch import watch_of
 from .records import Records
-from .scheduler import JobState, Scheduler
+from .scheduler import Scheduler
 from .submission import Submission
 from .submitting import Submitter, pause_after
 from .tracking import Tracker
 
 _LAST_S, _QUICK_S, _SLOW_S = 0.01, 0.05, 1.0
-_MANY = 10
-"""Jobs, or array tasks, that a message names."""
 _SHARE = 10
 """The runner sleeps so many times as long as it worked, so that it uses little of a core."""
-_CONFIRM_S = 10.0
-"""After so long without a confirmation jobs are cancelled once more."""
 _OVER_S = 2.0
-_STUCK_S = 120.0
-"""For so long what SLURM is ending is waited for, which a hanging process, or epilog, may keep for ever."""
-_IS_NEW = "SLURM's controller was started again, and is to hear first from its nodes what they run"
 _FIRST_WARNING_S, _WARN_S = 5.0, 30.0
 
 
@@ -232,8 +225,7 @@ class SlurmExecutor(UnitExecutor):
     def _cancel_hopeless(self, tracker: Tracker) -> None:
         if tracker.hopeless:
             try:
-                if targets := self._ours(tracker.hopeless, [tracker.submission]):
-                    self._scheduler.cancel(targets, user=self._place.user)
+                self._canceller().cancel(tracker.hopeless, [tracker.submission])
             except SchedulerError as error:
                 self._logger.warning("Jobs that cannot start are not cancelled yet: %s", error)
             else:
@@ -297,45 +289,35 @@ class SlurmExecutor(UnitExecutor):
 
     def _end_jobs(self) -> None:
         """Cancel what is left, and wait until the queue shows that it is gone."""
-        begun_at = time.monotonic()
-        pause_s, warn_at = _QUICK_S, begun_at + _FIRST_WARNING_S
+        canceller = self._canceller()
+        pause_s, warn_at = _QUICK_S, time.monotonic() + _FIRST_WARNING_S
         kept: set[Tracker] = set()
         while True:
             try:
                 self._follow_lost()
                 # Where units have not ended, jobs may start again that are over.
                 followed = [*self._trackers, *(past for past in self._past if past.array_tasks.are_left)]
-                if not followed:
-                    return
                 for tracker in set(followed) - kept:
                     tracker.keep_from_starting()
                 kept.update(followed)
-                if self._records.is_new:
-                    raise SchedulerError(_IS_NEW, may_pass=True)
-                left = [tracker.submission for tracker in followed]
-                targets = [target for submission in left for target in submission.targets]
-                if targets := self._ours(targets, left):
-                    self._scheduler.cancel(targets, user=self._place.user)
-                is_stuck = time.monotonic() > begun_at + _STUCK_S
-                snapshot = self._confirmed_end_of(left, but_for={"COMPLETING"} if is_stuck else set())
-                self._tell_forgotten(followed, snapshot)
-                return
+                if followed:
+                    canceller.end(followed)
+                if not (coming := [lost.name for lost in self._waiting if lost.may_come]):
+                    return
+                raise SchedulerError(f"SLURM may still accept {', '.join(coming)}", may_pass=True)
             except SchedulerError as error:
                 if time.monotonic() > warn_at:
                     warn_at = time.monotonic() + _WARN_S
-                    names = _named(tracker.submission.name for tracker in kept)
+                    names = some_of(tracker.submission.name for tracker in kept)
                     self._logger.warning("Cannot say yet that all jobs have ended%s: %s", names, error)
             time.sleep(pause_s)
             pause_s = min(_SLOW_S, 2 * pause_s)
 
-    def _ours(self, targets: Sequence[str], submissions: Sequence[Submission]) -> list[str]:
-        """Those of what is to be cancelled that are of these submissions: a controller that was started again
-        may have given the numbers of jobs that it had forgotten to others. Raises SchedulerError."""
-        jobs = {job for submission in submissions for job in submission.jobs}
-        names = {submission.name for submission in submissions}
-        forgot = bool(jobs) and self._records.may_be_forgotten(time.monotonic())
-        others = self._scheduler.others(jobs, names) if forgot else set()
-        return [target for target in targets if target.partition("_")[0] not in others]
+    def _canceller(self) -> Canceller:
+        interval_s = self._options.poll_interval
+        return Canceller(
+            self._scheduler, self._queue, self._records, self._place.user, self._logger, interval_s
+        )
 
     def _follow_lost(self) -> None:
         """Follow what was submitted without an answer. Raises SchedulerError."""
@@ -343,56 +325,6 @@ class SlurmExecutor(UnitExecutor):
         for submission in [submission for submission in self._waiting if submission.job]:
             self._waiting.remove(submission)
             self._follow(submission)
-
-    def _tell_forgotten(self, trackers: Sequence[Tracker], snapshot: Snapshot) -> None:
-        left = [task for tracker in trackers for task in tracker.array_tasks.forgotten(snapshot)]
-        if left and self._records.may_be_forgotten(time.monotonic()):
-            told = "SLURM forgot that %d array tasks ran; whether they have ended, it does not tell: %s"
-            self._logger.warning(told, len(left), ", ".join(left[:_MANY]))
-
-    def _confirmed_end_of(self, submissions: Sequence[Submission], but_for: Set[str]) -> Snapshot:
-        """The answer of the queue that they have, or are in these states.
-
-        Raises SchedulerError where it does not say so within some time.
-        """
-        left: list[str] = []
-        names = {job: submission.name for submission in submissions for job in submission.jobs}
-        asked_since = time.monotonic()
-        end = asked_since + _CONFIRM_S
-        self._queue.watch(names)
-        try:
-            while time.monotonic() < end:
-                snapshot = self._queue.look(min(self._options.poll_interval, _SLOW_S))
-                if snapshot.asked_at > asked_since and names.keys() <= snapshot.names.keys():
-                    found = [task for submission in submissions for task in _left(snapshot, submission)]
-                    left = [f"{task} {state.state}" for task, state in found]
-                    if all(state.state in but_for for _, state in found):
-                        if left:
-                            told = "SLURM takes long to end some jobs; nothing of them starts any more: %s"
-                            self._logger.warning(told, ", ".join(left[:_MANY]))
-                        return snapshot
-                elif self._queue.problem_at > asked_since:
-                    raise SchedulerError(self._queue.problem, may_pass=True)
-                time.sleep(_QUICK_S)
-        finally:
-            self._queue.forget(names)
-        said = f"SLURM still shows {', '.join(left[:_MANY])}" if left else "SLURM did not answer in time"
-        raise SchedulerError(said, may_pass=True)
-
-
-def _named(jobs: Iterable[str]) -> str:
-    """Some of them, to be read behind what is said of all."""
-    names = sorted(jobs)
-    return f" ({', '.join(names[:_MANY])}{', …' if len(names) > _MANY else ''})" if names else ""
-
-
-def _left(snapshot: Snapshot, submission: Submission) -> Iterator[tuple[str, JobState]]:
-    """Array tasks of a submission that are in the queue or on a node."""
-    for job in submission.jobs:
-        for index, state in snapshot.of(job, submission.name).items():
-            is_ours = index in submission.parts or not submission.adopted
-            if is_ours and state.state not in verdicts.ENDS:
-                yield f"{job}_{index}", state
 
 
 def _queued(submission: Submission, info: str = "") -> Iterator[UnitEvent]:

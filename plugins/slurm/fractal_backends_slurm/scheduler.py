@@ -102,9 +102,9 @@ class Scheduler:
         stop: Event | None = None,
     ) -> str:
         """Submit a job script; the job's id. `before`: commands of a shell to execute first, where the runner
-        is, each of which has to succeed; they are ended if `stop` is set meanwhile.
+        is, each of which has to succeed. Once `stop` is set, the answer is not waited for much longer.
 
-        Raises SchedulerError; where that `may_pass` the job may have been accepted all the same.
+        Raises SchedulerError; whatever it says, the job may have been accepted.
         """
         command = [*self.as_user(user), self._path("sbatch"), "--parsable", *arguments]
         if before:
@@ -117,7 +117,7 @@ class Scheduler:
             command = ["/bin/sh", "-c", "\n".join(lines), "sh", *command]
         with closing(self._call(command, script)) as call:
             try:
-                answer = call.answer(TIMEOUT_S, stop=stop if before else None)
+                answer = call.answer(TIMEOUT_S, stop=stop)
             except SchedulerError as error:
                 if before and not call.printed.startswith(_IS_CALLED) and not (stop and stop.is_set()):
                     raise _not_called(call) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import time
@@ -18,6 +19,8 @@ FOLDER = ".slurm"
 UNITS_FILE, SCRIPT_FILE = "units", "job.sh"
 CANCELLED_FILE = "cancelled"
 """Where it is there, no unit begins; `LABEL.cancelled` is of one unit."""
+_ON_ITS_WAY_S = 3.0
+"""For so long a submission whose answer did not come may not show in the queue."""
 _TOKEN_BYTES = 6
 _HANDLE = re.compile(
     rf"(\d+|\?)_(\d+)@(/.*/{re.escape(FOLDER)}/[0-9a-f]{{{2 * _TOKEN_BYTES}}})", re.ASCII | re.DOTALL
@@ -46,6 +49,8 @@ class Submission:
     try_at: float = 0.0
     """When to try again to submit it, on the monotonic clock."""
     tries: int = 0
+    failed_at: float = -math.inf
+    """When that last failed, on the same clock."""
     since: float = field(default_factory=time.monotonic)
     """When this runner made it or found it, on the same clock."""
     receipts: Receipts = field(default_factory=Receipts)
@@ -54,6 +59,11 @@ class Submission:
     def name(self) -> str:
         """The job's name, by which it is found where its id is not known."""
         return job_name(self.token)
+
+    @property
+    def may_come(self) -> bool:
+        """Whether that was a moment ago, so that it may have been accepted after all."""
+        return self.job is None and time.monotonic() < self.failed_at + _ON_ITS_WAY_S
 
     @property
     def units(self) -> list[Unit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from threading import Event
@@ -151,13 +152,22 @@ class Submitter:
                     stop=stop,
                 )
         except SchedulerError as error:
-            submission.try_at = time.monotonic() + pause
-            self._logger.warning("A submission failed (units: %d): %s", len(submission.units), error)
-            raise
+            if not self._came_all_the_same(submission, error):
+                submission.failed_at = time.monotonic()
+                submission.try_at = submission.failed_at + pause
+                self._logger.warning("A submission failed (units: %d): %s", len(submission.units), error)
+                raise
         self._logger.info(
             "Submitted job %s; array tasks: %d, units: %d",
             *(submission.job, len(submission.parts), len(submission.units)),
         )
+
+    def _came_all_the_same(self, submission: Submission, error: SchedulerError) -> bool:
+        """Whether a submission was accepted that will not be tried again: sbatch may fail after that."""
+        if not error.may_pass:
+            with suppress(SchedulerError):
+                self.find_lost([submission])
+        return submission.job is not None
 
     def try_out(self, submission: Submission) -> str:
         """What the scheduler says to it without taking it. Raises SchedulerError."""

@@ -21,6 +21,7 @@ COMMUNICATION = [
     "sbatch: error: Batch job submission failed: Transport endpoint is not connected",
     "sbatch: error: Batch job submission failed: No route to host",
     "sbatch: error: Batch job submission failed: Network is unreachable",
+    "sbatch: error: Batch job submission failed: Protocol authentication error",
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit)",
     "sbatch: error: AssocMaxSubmitJobLimit\n"
     "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (user's limits)",
@@ -51,6 +52,14 @@ def test_what_may_pass(message: str, tmp_path: Path) -> None:
     with closing(failing), pytest.raises(SchedulerError) as error:
         failing.answer(10)
     assert error.value.may_pass == (message in COMMUNICATION)
+
+
+@pytest.mark.parametrize("how", ["kill -s TERM $$", "exit 143"])
+def test_one_that_was_killed_may_have_done_it(how: str, tmp_path: Path) -> None:
+    """Also below a wrapper, such as sites have."""
+    with closing(call(tmp_path, how)) as killed, pytest.raises(SchedulerError) as error:
+        killed.answer(10)
+    assert error.value.may_pass
 
 
 def test_an_answer_larger_than_a_pipe(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,20 +92,51 @@ def stand_in(slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch) 
     return make
 
 
-LOSES_ANSWERS = """"$real" "$@" >/dev/null
+SUBMITS = """case " $*" in *" --test-only"*) exec "$real" "$@" ;; esac
+"$real" "$@" >/dev/null
+"""
+LOSES_ANSWERS = f"""{SUBMITS}
 echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
 exit 1
 """
 
 
+@pytest.mark.parametrize(
+    "then",
+    [
+        LOSES_ANSWERS.removeprefix(SUBMITS),
+        "kill -s KILL $$",
+        "exit 1",
+        'echo "sbatch: error: Batch job submission failed: Unspecified error" >&2; exit 1',
+    ],
+    ids=["time-out", "killed", "no word", "final"],
+)
 def test_the_answer_to_a_submission_is_lost(
-    start_run: StartRun, slurm_lab: SlurmLab, stand_in: Callable[[str, str], None]
+    start_run: StartRun, slurm_lab: SlurmLab, stand_in: Callable[[str, str], None], then: str
 ) -> None:
-    stand_in("sbatch", LOSES_ANSWERS)
+    stand_in("sbatch", f"{SUBMITS}{then}")
     run = start_run({"a": "exit 0", "b": "exit 3"})
     run.must_end(b=Cause.TASK_ERROR)
     submissions = [words for words in slurm_lab.calls("sbatch") if "--test-only" not in words]
     assert len(submissions) == 1, slurm_lab.calls()
+
+
+@pytest.mark.parametrize("end", ["none", "killed"])
+def test_a_run_is_cancelled_while_sbatch_does_not_answer(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None], end: str
+) -> None:
+    """As service managers do it, who may end sbatch, too."""
+    stand_in("sbatch", f"{SUBMITS}\necho $$ >'{place}/pid'; exec sleep 600")
+    run = start_run({"a": "sleep 300", "b": "exit 0"}, {"tasks_per_job": 2})
+    run.place_of("a")
+    assert eventually((place / "pid").exists, LONG_S)
+    run.cancel()
+    if end == "killed":
+        os.kill(int((place / "pid").read_text()), signal.SIGTERM)
+    run.wait(30)
+    assert run.causes == {"a": "cancelled", "b": "cancelled"}
+    assert (slurm_lab.jobs(), slurm_lab.leftovers()) == ({}, [])
+    assert [fields[0] for fields in run.started()] == ["a"]
 
 
 def test_a_run_is_cancelled_whose_job_is_not_known_yet(
