@@ -144,9 +144,11 @@ def _take_lock(folder: Path) -> int | None:
 def _make_folder(folder: Path, mode: int) -> None:
     """If it is not there; whatever the umask. Raises DummySlurmError."""
     try:
-        with contextlib.suppress(FileExistsError, FileNotFoundError):  # a controller that ends removes it
-            folder.mkdir(0o700, parents=True)
+        folder.mkdir(0o700, parents=True)
+        with contextlib.suppress(FileNotFoundError):  # a controller that ends removes it
             folder.chmod(mode)
+    except FileExistsError:
+        pass
     except OSError as error:
         raise DummySlurmError(f"{folder} cannot be made: {error.strerror}.") from error
 

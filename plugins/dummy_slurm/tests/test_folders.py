@@ -142,3 +142,9 @@ def test_a_cluster_that_cannot_start_is_given_up(tmp_path: Path) -> None:
         f"Expecting value: line 1 column 1 (char 0). See {folder}/log."
     )
     assert (folder / "log").read_text().count("Traceback") == 3
+
+
+@pytest.mark.parametrize("folder", ["/proc/cluster", "/dev/null/cluster"])
+def test_a_folder_that_cannot_be_made(folder: str) -> None:
+    with pytest.raises(DummySlurmError, match=f"^{folder} cannot be made: "):
+        Lease(Path(folder), {})
