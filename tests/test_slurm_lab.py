@@ -92,9 +92,10 @@ def test_leftovers_are_seen(slurm_lab: SlurmLab) -> None:
     assert slurm_lab.leftovers() == []
 
 
-def test_the_controller_comes_back_with_its_jobs(slurm_lab: SlurmLab) -> None:
-    job = submit(slurm_lab, "sleep 60")
-    must_become(slurm_lab, job, "RUNNING")
+def test_the_controller_comes_back_with_its_jobs(slurm_lab: SlurmLab, tmp_path: Path) -> None:
+    job = submit(slurm_lab, f"touch '{tmp_path}/begun'; sleep 60")
+    # SLURM says before it has told the node that the job runs, and starts it anew if it is stopped meanwhile.
+    assert eventually((tmp_path / "begun").exists, 30), state_of(slurm_lab, job)
     with slurm_lab.changed(MaxJobCount="100"):
         assert "MaxJobCount             = 100" in slurm_lab.run("scontrol", "show", "config")
         assert state_of(slurm_lab, job) == "RUNNING"

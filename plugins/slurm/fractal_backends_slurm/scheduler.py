@@ -25,6 +25,8 @@ REST = -1
 one record of them."""
 _NO_INDEX = ("", "N/A", "4294967294")
 """How its commands show that."""
+_CANCEL_S = 30.0
+"""Without an answer jobs are cancelled once more."""
 _IS_CALLED = "sbatch is called"
 """What says so where commands come before it."""
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%P", "%r")  # the reason last: it may hold anything
@@ -234,7 +236,9 @@ class Scheduler:
 
         Raises SchedulerError.
         """
-        self._run([*self.as_user(user), self._path("scancel"), "--quiet", *jobs])
+        command = [*self.as_user(user), self._path("scancel"), "--quiet", *jobs]
+        with closing(self._call(command)) as call:
+            call.answer(_CANCEL_S)
 
     def started_at(self) -> float:
         """When the controller was started, in seconds since the epoch, by its own clock; 0 where it does not

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import secrets
 import time
@@ -20,7 +19,7 @@ UNITS_FILE, SCRIPT_FILE = "units", "job.sh"
 CANCELLED_FILE = "cancelled"
 """Where it is there, no unit begins; `LABEL.cancelled` is of one unit."""
 _ON_ITS_WAY_S = 3.0
-"""For so long a submission whose answer did not come may not show in the queue."""
+"""For so long a controller that answers may not have come to a submission from before."""
 _TOKEN_BYTES = 6
 _HANDLE = re.compile(
     rf"(\d+|\?)_(\d+)@(/.*/{re.escape(FOLDER)}/[0-9a-f]{{{2 * _TOKEN_BYTES}}})", re.ASCII | re.DOTALL
@@ -49,8 +48,8 @@ class Submission:
     try_at: float = 0.0
     """When to try again to submit it, on the monotonic clock."""
     tries: int = 0
-    failed_at: float = -math.inf
-    """When that last failed, on the same clock."""
+    missing_since: float | None = None
+    """Since when the queue is known to be without it, after the last try; on the same clock."""
     since: float = field(default_factory=time.monotonic)
     """When this runner made it or found it, on the same clock."""
     receipts: Receipts = field(default_factory=Receipts)
@@ -62,8 +61,9 @@ class Submission:
 
     @property
     def may_come(self) -> bool:
-        """Whether that was a moment ago, so that it may have been accepted after all."""
-        return self.job is None and time.monotonic() < self.failed_at + _ON_ITS_WAY_S
+        """Whether a try without an answer may be accepted yet."""
+        seen = self.missing_since is not None and time.monotonic() > self.missing_since + _ON_ITS_WAY_S
+        return self.job is None and self.tries > 0 and not seen
 
     @property
     def units(self) -> list[Unit]:

@@ -144,6 +144,7 @@ class Submitter:
             if submission.job is None:
                 pause = pause_after(submission.tries)
                 submission.tries += 1
+                submission.missing_since = None
                 submission.job = self._scheduler.submit(
                     submission.script,
                     submission.arguments,
@@ -153,8 +154,7 @@ class Submitter:
                 )
         except SchedulerError as error:
             if not self._came_all_the_same(submission, error):
-                submission.failed_at = time.monotonic()
-                submission.try_at = submission.failed_at + pause
+                submission.try_at = time.monotonic() + pause
                 self._logger.warning("A submission failed (units: %d): %s", len(submission.units), error)
                 raise
         self._logger.info(
@@ -178,6 +178,7 @@ class Submitter:
         for submission in submissions:
             if submission.job is None and submission.tries:
                 submission.job = self._scheduler.find(submission.name)
+                submission.missing_since = submission.missing_since or time.monotonic()
 
     def _environment(self, unit: Unit, options: SlurmOptions) -> dict[str, str]:
         cache = self._run.user_cache_dir

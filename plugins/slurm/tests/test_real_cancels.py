@@ -69,7 +69,7 @@ def test_a_cancel_while_slurm_does_not_come_to_an_end(
     start_run: StartRun, slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An epilog hangs. What is left is told, and then left to SLURM."""
-    monkeypatch.setattr("fractal_backends_slurm.executor._STUCK_S", 8.0)
+    monkeypatch.setattr("fractal_backends_slurm.cancelling._STUCK_S", 8.0)
     gate, epilog = place / "epilog-gate", place / "epilog"
     epilog.write_text(f"#!/bin/sh\nuntil [ -e {gate} ]; do sleep 0.1; done\n")
     epilog.chmod(0o755)
