@@ -139,6 +139,29 @@ def test_a_run_is_cancelled_while_sbatch_does_not_answer(
     assert [fields[0] for fields in run.started()] == ["a"]
 
 
+def test_a_run_is_cancelled_whose_submission_the_controller_has_yet_to_read(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
+) -> None:
+    """It answers others before it comes to that, whose job would stay in the queue."""
+    for node in slurm_lab.nodes:
+        slurm_lab.drain(node)
+    controller = slurm_lab.slurmctld.pid
+    assert controller is not None
+    stops = f"kill -s STOP {controller}; touch '{place}/sent'"
+    stand_in("sbatch", f'case " $*" in *" --test-only"*) ;; *) {stops} ;; esac\nexec "$real" "$@"')
+    run = start_run({"a": "exit 0"})
+    try:
+        assert eventually((place / "sent").exists, LONG_S)
+        run.cancel()
+        asked = len(slurm_lab.calls("squeue"))
+        assert eventually(lambda: len(slurm_lab.calls("squeue")) > asked, LONG_S), run.story()
+    finally:
+        os.kill(controller, signal.SIGCONT)
+    run.wait()
+    assert (run.causes, run.started()) == ({"a": "cancelled"}, [])
+    assert slurm_lab.jobs() == {}
+
+
 def test_a_run_is_cancelled_whose_job_is_not_known_yet(
     start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
 ) -> None:
