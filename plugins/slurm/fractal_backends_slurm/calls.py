@@ -139,8 +139,8 @@ class Call:
         answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
         self.output = answer.strip()
         if code := self._process.returncode:
-            was_killed = code < 0 or code > _BY_SIGNAL
             message = self.errors or self.output or _end(code)
+            was_killed = (code < 0 or code > _BY_SIGNAL) and not _FAILED.search(message)
             decisive = _decisive(message)
             may_pass = was_killed or (_RETRY.search(decisive) and not _TOO_LARGE.search(decisive))
             raise SchedulerError(
