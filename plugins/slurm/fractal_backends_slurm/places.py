@@ -314,15 +314,14 @@ def _write(path: Path, content: IO[bytes]) -> None:
 def _take_home(
     logs: Mapping[str, str], outputs: Mapping[str, str], member: tarfile.TarInfo, content: IO[bytes] | None
 ) -> None:
-    """Write a log, or an output, or what is as little an output as that. Raises PlaceError."""
+    """Write a log, or an output; a folder is as little an output as whatever is none. Raises PlaceError."""
     name = member.name
     path = Path(logs.get(name) or outputs[name])
     try:
         if name in logs and content is not None:
             _write(path, content)
-        elif name in outputs and content is None:
-            path.unlink(missing_ok=True)
-            os.mkfifo(path, _MODE)
+        elif name in outputs and content is None and not os.path.lexists(path):
+            path.mkdir(mode=0o700)
         elif name in outputs and content is not None:
             is_too_large = member.size > _MOST_OUTPUT_BYTES
             _write(path, io.BytesIO() if is_too_large else content)
