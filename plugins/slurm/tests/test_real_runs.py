@@ -226,6 +226,20 @@ def test_another_folder_for_the_files_of_units(start_run: StartRun, place: Path)
     run.must_leave_no_files(remote)
 
 
+@pytest.mark.parametrize("where", ["in the run's folder", "elsewhere"])
+def test_outputs_that_are_no_files(start_run: StartRun, place: Path, where: str) -> None:
+    """Are told alike, wherever they are."""
+    remote = place / "remote" if where == "elsewhere" else None
+    units = {
+        "pipe": 'mkfifo "$out"',
+        "folder": 'mkdir "$out"',
+        "device": 'ln -s /dev/zero "$out"',
+        "link": 'echo "{}" >"$out.x"; ln -s "$out.x" "$out"',
+    }
+    run = start_run(units, workflow_dir_remote=remote)
+    run.must_end(60, **dict.fromkeys(("pipe", "folder", "device"), Cause.INVALID_OUTPUT))
+
+
 def test_a_remote_folder_that_cannot_be_written(start_run: StartRun) -> None:
     run = start_run({"a": "exit 0"}, workflow_dir_remote=Path("/proc/nowhere"))
     run.wait(60)
