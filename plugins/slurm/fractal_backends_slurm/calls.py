@@ -34,8 +34,8 @@ _NO_ROOM = re.compile(r"submit limit|MaxJobCount|MaxSubmit|unable to accept job"
 """Of refusals for the number of jobs that there would be."""
 _TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(Submit|Jobs))\w*(Limit|NotSatisfied)\b")
 """Limits of accounts for each job, which are not about the number of jobs, though SLURM says so as well."""
-_BY_SIGNAL = 128
-"""A shell adds this to the number of the signal that ended a command."""
+_BY_SIGNAL = range(128 + 1, 128 + signal.NSIG)
+"""What a shell makes of signals that ended a command. (SLURM's commands exit with 255 by themselves.)"""
 _STOP_S = 3.0
 """For so long an answer is waited for that the runner needs no more, but to know what to cancel."""
 _MOST_PRINTED = 10_000
@@ -140,7 +140,7 @@ class Call:
         self.output = answer.strip()
         if code := self._process.returncode:
             message = self.errors or self.output or _end(code)
-            was_killed = (code < 0 or code > _BY_SIGNAL) and not _FAILED.search(message)
+            was_killed = (code < 0 or code in _BY_SIGNAL) and not _FAILED.search(message)
             decisive = _decisive(message)
             may_pass = was_killed or (_RETRY.search(decisive) and not _TOO_LARGE.search(decisive))
             raise SchedulerError(
@@ -198,5 +198,5 @@ def _text(file: BinaryIO) -> str:
 def _plain(message: str) -> str:
     """Without the names of commands that each line begins with, and without the way to more help."""
     said = [line for line in message.splitlines() if not line.startswith('Try "')]
-    lines = [re.sub(r"^(?!sudo)(\w+|allocation failure): (error: )?", "", line) for line in said]
+    lines = [re.sub(rf"^({'|'.join(_NAMES)}|allocation failure): (error: )?", "", line) for line in said]
     return "\n".join(lines)[:2_000]

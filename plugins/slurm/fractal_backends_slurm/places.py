@@ -48,6 +48,8 @@ class Place(ABC):
 
     user: str | None = None
     """The user that units run as and their files belong to, if that is not the runner's own."""
+    takes_calls = False
+    """Whether other programs are called to get at the files."""
 
     def __init__(self, local: Path, remote: Path) -> None:
         self._local = local
@@ -147,6 +149,8 @@ class SharedPlace(Place):
 
 class OtherPlace(Place):
     """Another folder, reached with `tar`, as another user if one is named."""
+
+    takes_calls = True
 
     def __init__(self, local: Path, remote: Path, user: str | None, as_user: AsUser = as_user) -> None:
         super().__init__(local, remote)

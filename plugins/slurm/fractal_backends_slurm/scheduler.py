@@ -19,6 +19,8 @@ from threading import Event
 from .calls import TIMEOUT_S, AsUser, Call, SchedulerError, as_user
 
 _INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
+_JOB_ID = re.compile(r"^(\d+)(?:;.*)?$", re.ASCII | re.MULTILINE)
+"""A line of sbatch's answer; the cluster's name may follow."""
 _GONE = re.compile(r"invalid job id", re.IGNORECASE)
 REST = -1
 """Stands for the index of all array tasks of a job that waited, and were cancelled one by one: SLURM keeps
@@ -128,10 +130,11 @@ class Scheduler:
             if before and not call.printed.startswith(_IS_CALLED):
                 raise _not_called(call)
         answer = answer.removeprefix(f"{_IS_CALLED}\n")
-        number = answer.strip().rpartition("\n")[2].partition(";")[0]
-        if not number.isdigit():
-            raise SchedulerError(f"sbatch answered {answer[:200]!r}, not a job id", may_pass=True)
-        return number
+        # A site's wrapper may say something of its own, numbers too.
+        numbers = _JOB_ID.findall(answer)
+        if len(numbers) != 1:
+            raise SchedulerError(f"sbatch answered {answer[:200]!r}, not one job id", may_pass=True)
+        return numbers[0]
 
     def try_out(self, script: bytes, arguments: Sequence[str], *, user: str | None) -> str:
         """What `sbatch --test-only` says of a job. Raises SchedulerError."""

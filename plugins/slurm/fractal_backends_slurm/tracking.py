@@ -103,7 +103,9 @@ class Tracker:
 
     @property
     def is_due(self) -> bool:
-        """Whether receipts were not read a moment ago: where it takes calls, that is a load for others."""
+        """Whether receipts may be read: where that takes calls, a load for others, not all the time."""
+        if not self._place.takes_calls:
+            return True
         longest_s = min(_LONGEST_UNREAD_S, self._options.receipt_deadline / _UNREAD_SHARE)
         return time.monotonic() > self._read_at + min(longest_s, _READ_SHARE * self._took_s)
 

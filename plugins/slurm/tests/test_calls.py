@@ -62,6 +62,14 @@ def test_one_that_was_killed_may_have_done_it(how: str, tmp_path: Path) -> None:
     assert error.value.may_pass
 
 
+def test_options_that_it_does_not_know(tmp_path: Path) -> None:
+    failing = call(tmp_path, "echo \"sbatch: unrecognized option '--nope'\" >&2; exit 255")
+    with closing(failing), pytest.raises(SchedulerError) as error:
+        failing.answer(10)
+    assert str(error.value) == "sbatch: unrecognized option '--nope'"
+    assert not error.value.may_pass
+
+
 def test_an_answer_larger_than_a_pipe(tmp_path: Path) -> None:
     with closing(call(tmp_path, "cat; head -c 1000000 /dev/zero | tr '\\0' x; echo warning >&2")) as calling:
         assert calling.answer(10) == "given" + 1_000_000 * "x"

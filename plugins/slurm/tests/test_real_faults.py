@@ -108,8 +108,9 @@ exit 1
         "kill -s KILL $$",
         "exit 1",
         'echo "sbatch: error: Batch job submission failed: Unspecified error" >&2; exit 1',
+        "echo 4711; echo jobs left:; echo 42",
     ],
-    ids=["time-out", "killed", "no word", "final"],
+    ids=["time-out", "killed", "no word", "final", "numbers"],
 )
 def test_the_answer_to_a_submission_is_lost(
     start_run: StartRun, slurm_lab: SlurmLab, stand_in: Callable[[str, str], None], then: str
