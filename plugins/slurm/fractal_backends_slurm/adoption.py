@@ -52,4 +52,4 @@ def find_job(submission: Submission, scheduler: Scheduler, place: Place) -> None
     """Look for the job of a submission whose answer did not come. Raises SchedulerError."""
     for name, text in place.receipts(submission.folder):  # each is to be had once
         submission.receipts.take(name, text.decode(errors="replace"))
-    submission.job = min(submission.receipts.numbers, default=None) or scheduler.find(submission.name)
+    submission.became(sorted(submission.receipts.numbers) or scheduler.find(submission.name))

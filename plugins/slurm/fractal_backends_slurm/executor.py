@@ -220,7 +220,7 @@ class SlurmExecutor(UnitExecutor):
         """See to it that no unit is started by a job that comes later. Raises SchedulerError."""
         self._place.remove(submission.folder)  # without it the job script ends
         if came_meanwhile := self._scheduler.find(submission.name):
-            self._scheduler.cancel([came_meanwhile], user=self._place.user)
+            self._scheduler.cancel(came_meanwhile, user=self._place.user)
 
     def _cancel_hopeless(self, tracker: Tracker) -> None:
         if tracker.hopeless:
@@ -320,7 +320,8 @@ class SlurmExecutor(UnitExecutor):
         )
 
     def _follow_lost(self) -> None:
-        """Follow what was submitted without an answer. Raises SchedulerError."""
+        """Know all that was submitted without an answer. Raises SchedulerError."""
+        self._submitter.find_others(tracker.submission for tracker in (*self._trackers, *self._past))
         self._submitter.find_lost(self._waiting)
         for submission in [submission for submission in self._waiting if submission.job]:
             self._waiting.remove(submission)

@@ -131,7 +131,7 @@ class Scheduler:
                 raise _not_called(call)
         answer = answer.removeprefix(f"{_IS_CALLED}\n")
         # A site's wrapper may say something of its own, numbers too.
-        numbers = _JOB_ID.findall(answer)
+        numbers: list[str] = _JOB_ID.findall(answer)
         if len(numbers) != 1:
             raise SchedulerError(f"sbatch answered {answer[:200]!r}, not one job id", may_pass=True)
         return numbers[0]
@@ -161,17 +161,17 @@ class Scheduler:
             found.setdefault(job, {})[_index(index)] = JobState(state, reason, nodes, partition=partition)
         return found
 
-    def find(self, name: str) -> str | None:
-        """The id of the job of this name, whose submission got no answer. Raises SchedulerError."""
+    def find(self, name: str) -> list[str]:
+        """The ids of the jobs of this name, whose submissions got no answer. Raises SchedulerError."""
         rows = rows_of(self._run(self._squeue("--name", name)), len(_QUEUE_FIELDS))
         if rows:
-            return rows[0][0]
+            return list(dict.fromkeys(row[0] for row in rows))
         try:
             accounted = self._run(self._sacct(f"--name={name}", "JobID"))
         except SchedulerError:  # there is no accounting, or it is not there now
-            return None
-        ids = [line.partition("|")[0].partition("_")[0] for line in accounted.splitlines()]
-        return next((number for number in ids if number.isdigit()), None)
+            return []
+        ids = dict.fromkeys(line.partition("|")[0].partition("_")[0] for line in accounted.splitlines())
+        return [number for number in ids if number.isdigit()]
 
     def account_of(self, job: str, name: str) -> dict[int, JobState]:
         """How the array tasks of a job ended, as far as it is on record; the controller's word goes first."""

@@ -177,8 +177,14 @@ class Submitter:
         """Find the jobs of submissions whose answer did not come. Raises SchedulerError."""
         for submission in submissions:
             if submission.job is None and submission.tries:
-                submission.job = self._scheduler.find(submission.name)
+                submission.became(self._scheduler.find(submission.name))
                 submission.missing_since = submission.missing_since or time.monotonic()
+
+    def find_others(self, submissions: Iterable[Submission]) -> None:
+        """Find what else became of submissions that were tried again. Raises SchedulerError."""
+        for submission in submissions:
+            if submission.tries > 1 and not submission.adopted:
+                submission.became(self._scheduler.find(submission.name))
 
     def _environment(self, unit: Unit, options: SlurmOptions) -> dict[str, str]:
         cache = self._run.user_cache_dir

@@ -163,6 +163,43 @@ def test_a_run_is_cancelled_whose_submission_the_controller_has_yet_to_read(
     assert slurm_lab.jobs() == {}
 
 
+ACCEPTED_LATE = """case " $*" in *" --test-only"*) exec "$real" "$@" ;; esac
+if [ -e '{place}/first' ]; then exec "$real" "$@"; fi
+cat >'{place}/first'
+{{
+    until [ -e '{place}/late' ]; do sleep 0.05; done
+    "$real" "$@" <'{place}/first'
+    touch '{place}/came'
+}} >/dev/null 2>&1 &
+echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+exit 1
+"""
+
+
+@pytest.mark.parametrize("end", ["done", "cancel"])
+def test_a_submission_is_accepted_twice(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None], end: str
+) -> None:
+    """The first time after it was tried again: that job does not stay in the queue."""
+    stand_in("sbatch", ACCEPTED_LATE.format(place=place))
+    first, *others = slurm_lab.nodes
+    for node in others:
+        slurm_lab.drain(node)
+    run = start_run({"a": GATED}, {"cpus_per_task": 8})
+    run.place_of("a")
+    (place / "late").touch()
+    assert eventually((place / "came").exists, LONG_S)
+    assert sorted(slurm_lab.jobs().values()) == ["PENDING", "RUNNING"]
+    slurm_lab.drain(first)
+    if end == "done":
+        run.open("gate")
+        run.must_end()
+    else:
+        run.cancel()
+        run.wait()
+    assert slurm_lab.jobs() == {}
+
+
 def test_a_run_is_cancelled_whose_job_is_not_known_yet(
     start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
 ) -> None:
