@@ -27,7 +27,7 @@ REST = -1
 one record of them."""
 _NO_INDEX = ("", "N/A", "4294967294")
 """How its commands show that."""
-_CANCEL_S = 30.0
+_CANCEL_S = 15.0
 """Without an answer jobs are cancelled once more."""
 _IS_CALLED = "sbatch is called"
 """What says so where commands come before it."""
