@@ -139,7 +139,7 @@ class Call:
         answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
         self.output = answer.strip()
         if code := self._process.returncode:
-            message = self.errors or self.output or _end(code)
+            message = self.errors or (self.output if code > 0 else "") or told_end(code)
             was_killed = (code < 0 or code in _BY_SIGNAL) and not _FAILED.search(message)
             decisive = _decisive(message)
             may_pass = was_killed or (_RETRY.search(decisive) and not _TOO_LARGE.search(decisive))
@@ -186,8 +186,9 @@ def _decisive(message: str) -> str:
     return "\n".join(filter(_SAYS_WHY.search, lines)) if any(map(_FAILED.search, lines)) else message
 
 
-def _end(code: int) -> str:
-    return f"it was ended by signal {-code}" if code < 0 else f"exit code {code}"
+def told_end(code: int) -> str:
+    """How a command ended, for people."""
+    return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
 
 
 def _text(file: BinaryIO) -> str:

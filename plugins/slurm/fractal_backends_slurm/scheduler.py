@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from .calls import TIMEOUT_S, AsUser, Call, SchedulerError, as_user
+from .calls import TIMEOUT_S, AsUser, Call, SchedulerError, as_user, told_end
 
 _INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
 _JOB_ID = re.compile(r"^(\d+)(?:;.*)?$", re.ASCII | re.MULTILINE)
@@ -123,12 +123,12 @@ class Scheduler:
             try:
                 answer = call.answer(TIMEOUT_S, stop=stop)
             except SchedulerError as error:
-                if before and not call.printed.startswith(_IS_CALLED) and not (stop and stop.is_set()):
-                    raise _not_called(call) from error
+                if before and not call.printed.startswith(_IS_CALLED):
+                    raise _not_called(call, stop) from error
                 after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
                 raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
             if before and not call.printed.startswith(_IS_CALLED):
-                raise _not_called(call)
+                raise _not_called(call, stop)
         answer = answer.removeprefix(f"{_IS_CALLED}\n")
         # A site's wrapper may say something of its own, numbers too.
         numbers: list[str] = _JOB_ID.findall(answer)
@@ -292,9 +292,12 @@ class Scheduler:
             return answer + call.errors if with_errors else answer
 
 
-def _not_called(call: Call) -> SchedulerError:
+def _not_called(call: Call, stop: Event | None) -> SchedulerError:
+    if stop is not None and stop.is_set():
+        return SchedulerError("sbatch was not called: the run is cancelled", may_pass=True)
     printed = f"; they printed: {call.errors[-2_000:]}" if call.errors else ""
-    ended = "did not end" if call.exit_code is None else f"ended with exit code {call.exit_code}"
+    code = call.exit_code
+    ended = "did not end" if code is None else f"{'were ' if code < 0 else ''}{told_end(code)}"
     why = call.printed or f"they {ended} before sbatch was called"
     return SchedulerError(f"pre_submission_commands: {why}{printed}", may_pass=False)
 

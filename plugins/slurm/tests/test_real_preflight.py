@@ -191,6 +191,7 @@ def test_a_command_before_a_submission_has_no_part_in_it(start_run: StartRun, sl
     calls = len(slurm_lab.calls("sbatch"))
     words = {
         "exit 0": "they ended with exit code 0 before sbatch was called",
+        "kill -s TERM $$": "they were ended by signal 15 before sbatch was called",
         "echo x >&2; exit 3": "they ended with exit code 3 before sbatch was called; they printed: 99\nx",
         "echo timed out >&2; false": "timed out",
     }
