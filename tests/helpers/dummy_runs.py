@@ -53,10 +53,6 @@ _SAID_OF = {
 }
 """The verdict on units whose job this befell."""
 
-# A scheduler that takes long is spared, as this one does where many runs share a machine.
-queue_watch._SHARE = 1
-submitting._FIRST_PAUSE_S = 0.2
-
 
 @dataclass
 class Found:
@@ -249,6 +245,9 @@ class _Judge:
 
 def main(folder: str, *seeds: str) -> None:
     """See the module."""
+    # A scheduler that takes long is spared, as this one does where many runs share a machine.
+    queue_watch._SHARE = 1
+    submitting._FIRST_PAUSE_S = 0.2
     for seed in seeds:
         try:
             found = run(int(seed), Path(folder) / seed)
