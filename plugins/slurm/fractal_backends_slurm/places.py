@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from fractal_backends import Unit
 
@@ -102,7 +102,7 @@ class SharedPlace(Place):
             folder.parent.mkdir(mode=0o700, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
             for name, content in files.items():
-                _write(folder / name, io.BytesIO(content))
+                _write(folder / name, functools.partial(_add_all, content))
         except OSError as error:
             raise PlaceError(f"Cannot write {error.filename or folder}: {error.strerror}.") from error
 
@@ -297,22 +297,35 @@ def _opener(path: str, flags: int) -> int:
     return fd
 
 
-def _write(path: Path, content: IO[bytes]) -> None:
-    """All of it or nothing; the content may be of this very file, by another path. Raises OSError."""
+def _add_all(content: bytes, file: IO[bytes]) -> None:
+    file.write(content)
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], None]) -> None:
+    """A whole file or nothing; what fills it may read this very file, by another path. Raises OSError."""
     new = path.with_name(f".{path.name}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, _MODE)
     try:
         with open(fd, "wb") as file:
-            while chunk := content.read(_CHUNK_BYTES):
-                if chunk.strip(b"\0"):
-                    file.write(chunk)
-                else:
-                    file.seek(len(chunk), os.SEEK_CUR)  # a hole takes no room
-            file.truncate()
+            fill(file)
         new.rename(path)
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def _copy(member: tarfile.TarInfo, content: IO[bytes] | None, file: IO[bytes]) -> None:
+    """With its holes, or, without content, nothing but a hole."""
+    if content is not None:
+        source = content.raw  # type: ignore[attr-defined]  # it can skip forwards in a stream
+        ranges = cast("list[tuple[int, int]] | None", member.sparse)
+        for begin, size in ranges or [(0, member.size)]:
+            source.seek(begin)
+            file.seek(begin)
+            left = size
+            while left and (chunk := source.read(min(_CHUNK_BYTES, left))):
+                left -= file.write(chunk)
+    file.truncate(member.size)
 
 
 def _take_home(
@@ -323,14 +336,12 @@ def _take_home(
     path = Path(logs.get(name) or outputs[name])
     try:
         if name in logs and content is not None:
-            _write(path, content)
+            _write(path, functools.partial(_copy, member, content))
         elif name in outputs and content is None and not os.path.lexists(path):
             path.mkdir(mode=0o700)
         elif name in outputs and content is not None:
             is_too_large = member.size > _MOST_OUTPUT_BYTES
-            _write(path, io.BytesIO() if is_too_large else content)
-            if is_too_large:
-                os.truncate(path, member.size)
+            _write(path, functools.partial(_copy, member, None if is_too_large else content))
     except OSError as error:
         raise PlaceError(f"Cannot write {path}: {error.strerror}.") from error
 
