@@ -37,6 +37,8 @@ _SHARE = 10
 """The runner sleeps so many times as long as it worked, so that it uses little of a core."""
 _OVER_S = 2.0
 _FIRST_WARNING_S, _WARN_S = 5.0, 30.0
+_SILENT_S = 60.0
+"""For so long beyond the time between two questions nothing is said of a scheduler that does not answer."""
 
 
 class SlurmExecutor(UnitExecutor):
@@ -61,6 +63,8 @@ class SlurmExecutor(UnitExecutor):
         self._options = SlurmOptions()
         self._pause_s = 0.0
         self._records = Records(scheduler)
+        self._told_at = 0.0
+        """When jobs were last submitted, or it was said that nothing is heard of them."""
 
     def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
         """See `UnitExecutor.run`."""
@@ -115,6 +119,7 @@ class SlurmExecutor(UnitExecutor):
                 go_on = self._find if submission.adopted else self._submit
                 yield from go_on(submission)
         snapshot = self._queue.look(self._options.poll_interval)
+        self._tell_silence()
         begun, used = time.monotonic(), time.thread_time()
         for tracker in list(self._trackers):
             if tracker.is_due:
@@ -131,6 +136,13 @@ class SlurmExecutor(UnitExecutor):
                 self._leave(tracker)
         spent, used = time.monotonic() - begun, time.thread_time() - used
         self._pause_s = min(_SLOW_S, max(_QUICK_S, spent, _SHARE * used))
+
+    def _tell_silence(self) -> None:
+        now, heard_at, queue = time.monotonic(), self._queue.heard_at, self._queue
+        if self._trackers and now > max(heard_at, self._told_at) + self._options.poll_interval + _SILENT_S:
+            self._told_at = now
+            why = queue.problem if queue.problem_at > heard_at else "squeue hangs"
+            self._logger.warning("SLURM does not say what becomes of the jobs, and is asked on: %s", why)
 
     def _submit(self, submission: Submission) -> Iterator[UnitEvent]:
         try:
@@ -165,6 +177,7 @@ class SlurmExecutor(UnitExecutor):
     def _follow(self, submission: Submission) -> None:
         tracker = Tracker(submission, self._place, self._options, self._records)
         self._trackers.append(tracker)
+        self._told_at = time.monotonic()
         self._watch(tracker)
 
     def _watch(self, tracker: Tracker) -> None:

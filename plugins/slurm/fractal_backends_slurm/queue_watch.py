@@ -69,6 +69,8 @@ class QueueWatch:
         """and for how long it is spared then."""
         self._took_s = 0.0
         """How long the last answer took. One alone may have waited for a controller that was away."""
+        self.heard_at = -math.inf
+        """When it last answered, on the monotonic clock."""
         self.problem = ""
         """Why a question got no answer, if one got none,"""
         self.problem_at = 0.0
@@ -124,6 +126,7 @@ class QueueWatch:
         self._pause_s = 0.0
         with closing(question.call):
             states = self._scheduler.states(question.call, question.names)
+        self.heard_at = self._turned_to_at
         took_s, before_s = self._turned_to_at - question.asked_at, self._took_s
         self._pause_s = min(_LONGEST_PAUSE_S, _SHARE * min(took_s, before_s))
         self._took_s = took_s

@@ -200,6 +200,35 @@ def test_a_submission_is_accepted_twice(
     assert slurm_lab.jobs() == {}
 
 
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (
+            "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1",
+            "squeue: slurm_load_jobs",
+        ),
+        ("exec sleep 600", "squeue hangs"),
+    ],
+    ids=["fails", "hangs"],
+)
+def test_a_squeue_that_does_not_answer_is_told_of(
+    start_run: StartRun,
+    monkeypatch: pytest.MonkeyPatch,
+    stand_in: Callable[[str, str], None],
+    lines: str,
+    why: str,
+) -> None:
+    monkeypatch.setattr("fractal_backends_slurm.executor._SILENT_S", 1.0)
+    stand_in("squeue", lines)
+    run = start_run({"a": GATED, "bad": "exit 3"})
+    log = run.folder / "run" / "workflow.log"
+    told = f"SLURM does not say what becomes of the jobs, and is asked on: {why}"
+    assert eventually(lambda: log.exists() and told in log.read_text(), LONG_S), log.read_text()
+    stand_in("squeue", 'exec "$real" "$@"')
+    run.open("gate")
+    run.must_end(bad=Cause.TASK_ERROR)
+
+
 def test_a_run_is_cancelled_whose_job_is_not_known_yet(
     start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
 ) -> None:
