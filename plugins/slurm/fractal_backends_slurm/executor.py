@@ -138,10 +138,10 @@ class SlurmExecutor(UnitExecutor):
         self._pause_s = min(_SLOW_S, max(_QUICK_S, spent, _SHARE * used))
 
     def _tell_silence(self) -> None:
-        now, heard_at, queue = time.monotonic(), self._queue.heard_at, self._queue
-        if self._trackers and now > max(heard_at, self._told_at) + self._options.poll_interval + _SILENT_S:
+        now, since = time.monotonic(), max(self._queue.heard_at, self._told_at)
+        if self._trackers and now > since + self._options.poll_interval + _SILENT_S:
             self._told_at = now
-            why = queue.problem if queue.problem_at > heard_at else "squeue hangs"
+            why = self._queue.problem if self._queue.problem_at > since else "squeue hangs"
             self._logger.warning("SLURM does not say what becomes of the jobs, and is asked on: %s", why)
 
     def _submit(self, submission: Submission) -> Iterator[UnitEvent]:
