@@ -205,11 +205,20 @@ class SlurmLab:
 
     def wait_until_saved(self) -> None:
         """Until the controller will find its jobs again if it is killed."""
-        file, now = self.folder / "state" / "job_state", time.time()
+        before = self._saved()
         # Nothing is saved where nothing has changed.
         held = self.run("sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true").strip()
         self.run("scancel", held)
-        eventually(lambda: file.exists() and file.stat().st_mtime > now, START_S, "jobs are not saved")
+        eventually(lambda: self._saved() != before, START_S, "jobs are not saved")
+
+    def _saved(self) -> tuple[int, int] | None:
+        """What tells one state of the controller's file of jobs from the next; times of files may lag by some
+        ticks."""
+        try:
+            found = (self.folder / "state" / "job_state").stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def wait_until_saves_at_once(self) -> None:
         """Until the controller will save the next submission at once, and what becomes of it not for 5 s."""
