@@ -43,8 +43,8 @@ class Submission:
     packing: Packing | None = None
     """How its units were packed; None where an earlier runner did that."""
     job: str | None = None
-    others: set[str] = field(default_factory=set)
-    """Jobs that earlier tries became, whose answers were lost."""
+    found: set[str] = field(default_factory=set)
+    """Jobs of its name: several where an answer was lost, and it was tried again."""
     adopted: bool = False
     """Whether an earlier runner submitted it, maybe with more units than these."""
     try_at: float = 0.0
@@ -75,13 +75,13 @@ class Submission:
     @property
     def jobs(self) -> list[str]:
         """The ids of the jobs that it became: more than one where an answer was lost."""
-        return sorted({*([self.job] if self.job else []), *self.others, *self.receipts.numbers})
+        return sorted({*([self.job] if self.job else []), *self.found, *self.receipts.numbers})
 
     def became(self, jobs: Iterable[str]) -> None:
-        """These are of its name."""
+        """Take in the jobs that were found by its name."""
         for job in jobs:
             self.job = self.job or job
-            self.others.add(job)
+            self.found.add(job)
 
     @property
     def targets(self) -> list[str]:
