@@ -135,6 +135,18 @@ def test_exit_codes_and_signals_are_told_apart(node: Node) -> None:
     assert told == [*expected, *((0, number) for number in (1, 2, 6, 9, 11, 13, 15)), (0, 0)]
 
 
+def test_a_unit_that_is_stopped_goes_on(plain_node: Node) -> None:
+    notes = plain_node.run("(sleep 0.3; kill -s CONT $$) & kill -s STOP $$; exit 137", "exit 3")
+    assert [_end(notes[label]).exit_code for label in sorted(notes)] == [137, 3]
+
+
+@pytest.mark.parametrize("name", ["INT", "QUIT"])
+def test_what_runs_the_units_outlives_signals_that_end_a_unit(node: Node, name: str) -> None:
+    notes = node.run(f"kill -s {name} $PPID; sleep 0.1; exit 3", f"kill -s {name} $$", "true")
+    ends = [_end(notes[label]) for label in sorted(notes)]
+    assert [(end.exit_code, end.signal > 0) for end in ends] == [(3, False), (0, True), (0, False)]
+
+
 def test_logs_and_outputs(node: Node) -> None:
     notes = node.run("echo said; echo more >&2; echo '{}' >\"$out\"", "true", 'cat; ln -s nowhere "$out"')
     assert [_end(notes[label]).has_output for label in sorted(notes)] == [True, False, True]
