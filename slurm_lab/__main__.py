@@ -130,7 +130,8 @@ def _start(arguments: argparse.Namespace) -> None:
 
 def _lab(folder: Path) -> SlurmLab:
     if not (folder / SETTINGS).exists():
-        raise LabError(f"no lab in {folder}")
+        others = ", ".join(str(place.folder) for place in machine.places())
+        raise LabError(f"no lab in {folder}; the folders of labs: {others or 'there are none'}")
     return SlurmLab.at(folder)
 
 
