@@ -8,15 +8,16 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fractal_backends_local import LocalBackend
 
 from conftest import DEADLINE_S
-from fractal_backends import RunResult, get_backend
+from fractal_backends import RunInfo, RunResult, TaskPart, get_backend
 from tests.helpers.processes import children_of, ended, is_alive, pid_in
 from tests.helpers.workflows import (
     Json,
@@ -150,6 +151,28 @@ def test_a_cancelled_run_ends_at_once_and_says_so_in_its_files(tmp_path: Path) -
     assert statuses(state) == ["done", "failed"]
     assert not (folder / "2_task").exists()
     assert "Run ends: cancelled" in (folder / "workflow.log").read_text()
+
+
+def test_a_run_that_is_cancelled_while_it_is_checked_begins_nothing(tmp_path: Path) -> None:
+    asked, go = threading.Event(), threading.Event()
+
+    class Asking(LocalBackend):
+        def problems(self, run: RunInfo, parts: Sequence[TaskPart]) -> Iterable[str]:
+            asked.set()
+            go.wait(DEADLINE_S)
+            return []
+
+    async def act() -> None:
+        task = asyncio.ensure_future(process(tmp_path / "run", [non_parallel()], backend=Asking()))
+        await _become(asked.is_set)
+        task.cancel()
+        await asyncio.sleep(0.05)  # its thread is told meanwhile
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(act())
+    assert not (tmp_path / "run").exists()
 
 
 def test_results_of_units_that_had_ended_are_kept_when_a_run_is_cancelled(tmp_path: Path) -> None:

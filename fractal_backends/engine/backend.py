@@ -99,6 +99,8 @@ class Backend(BackendAttributes, ABC):
         def work() -> RunResult:
             prepared = self.prepare(workflow, dataset, first_task_index, last_task_index)
             self.check(info, prepared)
+            if control.cancelled.is_set():
+                raise JobExecutionError("The run was cancelled.")
             return self._run(info, prepared, control)
 
         return await _in_thread(work, control.cancel)
