@@ -171,6 +171,11 @@ class ArrayTasks:
         """Whether the controller may have forgotten some acts."""
         return self._records.may_be_forgotten(self.snapshot.asked_at, self._controller)
 
+    @property
+    def was_restarted(self) -> bool:
+        """Whether the controller says that it was started again, and so may have forgotten some acts."""
+        return self._records.was_restarted(self.snapshot.asked_at, self._controller)
+
     def _was_forgotten(self, state: JobState, job: str, index: int, records: Mapping[int, JobState]) -> bool:
         """Whether nobody cancelled an array task, but its node refused it: a controller that was started
         again had forgotten that it ran and started it anew, or gave it the number of another one.

@@ -69,7 +69,9 @@ class SlurmBackend(Backend):
                 problems = preflight.problems(units, options, account)
                 yield from (f"{part.name}: {problem}" for problem in problems)
             except SchedulerError as error:
-                if not error.may_pass:
+                if error.may_pass:
+                    run.logger.warning("SLURM does not say now whether it takes the options: %s", error)
+                else:
                     yield str(error)
                 return
 

@@ -17,6 +17,8 @@ from typing import BinaryIO
 
 TIMEOUT_S = 180.0
 """SLURM's own time-outs are shorter, and so is what sbatch tries where the queue is full."""
+ASK_S = 60.0
+"""For so long an answer is waited for before a submission; then SLURM is asked again, or done without."""
 _RETRY = re.compile(
     r"timed out|unable to contact|connection (refused|reset)|temporarily|try again|zero bytes|communication"
     r"|socket|slurm_\w*(msg|send|recv|receive)|message (connect|send|receive)|broken pipe|resolution"
@@ -129,13 +131,14 @@ class Call:
         """What it printed. Raises SchedulerError where it failed, or has not ended after so long, or some
         seconds after `stop` was set."""
         end = time.monotonic() + wait_s
+        until = ""
         while not self.has_ended(min(_LOOK_S, max(0.0, end - time.monotonic()))):
             self._must_not_sleep()
-            if stop is not None and stop.is_set():
-                end, stop = min(end, time.monotonic() + _STOP_S), None
+            if stop is not None and stop.is_set() and not until:
+                end, until = min(end, time.monotonic() + _STOP_S), "before the run was cancelled"
             if time.monotonic() >= end:
-                took = time.monotonic() - self._begun
-                raise SchedulerError(f"{self._name} did not answer within {took:.0f} s", may_pass=True)
+                until = until or f"within {time.monotonic() - self._begun:.0f} s"
+                raise SchedulerError(f"{self._name} did not answer {until}", may_pass=True)
         answer, self.errors = _text(self._stdout), _text(self._stderr).strip()
         self.output = answer.strip()
         if code := self._process.returncode:

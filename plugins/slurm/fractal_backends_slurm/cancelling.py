@@ -17,7 +17,9 @@ from .tracking import Tracker
 _MANY = 10
 """Jobs, or array tasks, that a message names."""
 _CONFIRM_S = 10.0
-"""After so long without a confirmation jobs are cancelled once more."""
+"""After so long without a confirmation jobs are cancelled once more,"""
+_CONFIRM_FAILED_S = 3.0
+"""and where `scancel` failed: it may have cancelled them all the same, or they may have ended."""
 _STUCK_S = 120.0
 """For so long what SLURM is ending is waited for, which a hanging process, or epilog, may keep for ever."""
 _LOOK_S, _PAUSE_S = 1.0, 0.05
@@ -58,10 +60,23 @@ class Canceller:
         if self._records.is_new:
             raise SchedulerError(_IS_NEW, may_pass=True)
         submissions = [tracker.submission for tracker in trackers]
-        self.cancel([target for submission in submissions for target in submission.targets], submissions)
+        problem = self._problem_of_cancel(submissions)
         is_stuck = time.monotonic() > self._begun_at + _STUCK_S
-        snapshot = self._confirmed_end_of(submissions, but_for={"COMPLETING"} if is_stuck else set())
+        patience_s = _CONFIRM_S if problem is None else _CONFIRM_FAILED_S
+        try:
+            snapshot = self._confirmed_end_of(submissions, {"COMPLETING"} if is_stuck else set(), patience_s)
+        except SchedulerError as error:
+            if problem is None:
+                raise
+            raise SchedulerError(f"{problem}; {error}", may_pass=True) from error
         self._tell_forgotten(trackers, snapshot)
+
+    def _problem_of_cancel(self, submissions: Sequence[Submission]) -> SchedulerError | None:
+        try:
+            self.cancel([target for submission in submissions for target in submission.targets], submissions)
+        except SchedulerError as error:
+            return error
+        return None
 
     def _ours(self, targets: Sequence[str], submissions: Sequence[Submission]) -> list[str]:
         """A controller that was started again may have given the numbers of jobs that it had forgotten to
@@ -78,12 +93,14 @@ class Canceller:
             told = "SLURM forgot that %d array tasks ran; whether they have ended, it does not tell: %s"
             self._logger.warning(told, len(left), ", ".join(left[:_MANY]))
 
-    def _confirmed_end_of(self, submissions: Sequence[Submission], but_for: Set[str]) -> Snapshot:
+    def _confirmed_end_of(
+        self, submissions: Sequence[Submission], but_for: Set[str], patience_s: float
+    ) -> Snapshot:
         """The answer of the queue that they have, or are in these states."""
         left: list[str] = []
         names = {job: submission.name for submission in submissions for job in submission.jobs}
         asked_since = time.monotonic()
-        end = asked_since + _CONFIRM_S
+        end = asked_since + patience_s
         self._queue.watch(names)
         try:
             while time.monotonic() < end:

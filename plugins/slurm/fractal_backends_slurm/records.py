@@ -42,11 +42,20 @@ class Records:
     def may_be_forgotten(self, at: float, known: float | None = None) -> bool:
         """Whether the controller that answered at that time, on the monotonic clock, may have been started
         again, and forgot some acts, since this was made, or since `controller` was `known`."""
+        now = self._looked_at(at)
+        return now is None or now != (self._started_at if known is None else known)
+
+    def was_restarted(self, at: float, known: float | None) -> bool:
+        """Whether that controller says that it was started again since it was `known`."""
+        return self._looked_at(at) not in (None, known)
+
+    def _looked_at(self, at: float) -> float | None:
+        """Since when the controller runs, as it says at that time on the monotonic clock, or later."""
         asked_at, now = self._looked
         if asked_at < at:
             now = self._controller()
             self._looked = time.monotonic(), now
-        return now is None or now != (self._started_at if known is None else known)
+        return now
 
     @property
     def is_new(self) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 
-from .calls import TIMEOUT_S, AsUser, Call, SchedulerError, as_user, told_end
+from .calls import ASK_S, TIMEOUT_S, AsUser, Call, SchedulerError, as_user, told_end
 
 _INDICES = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?", re.ASCII)
 _JOB_ID = re.compile(r"^(\d+)(?:;.*)?$", re.ASCII | re.MULTILINE)
@@ -250,7 +250,8 @@ class Scheduler:
 
     def config(self) -> dict[str, str]:
         """The settings of the site, by name. Raises SchedulerError."""
-        config = self._run([self._path("scontrol"), "show", "config"])
+        with closing(self._call([self._path("scontrol"), "show", "config"])) as call:
+            config = call.answer(ASK_S)
         return dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
 
     def ask_of_nodes(self, format: str, *which: str) -> Call:

@@ -229,6 +229,59 @@ def test_a_squeue_that_does_not_answer_is_told_of(
     run.must_end(bad=Cause.TASK_ERROR)
 
 
+def test_a_queue_that_denies_a_job_is_not_believed_at_once(
+    start_run: StartRun, stand_in: Callable[[str, str], None]
+) -> None:
+    """Nor where nobody else answers."""
+    denies = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+    stand_in("squeue", f'case " $*" in *" --jobs"*) {denies} ;; esac\nexec "$real" "$@"')
+    for command in ("scontrol", "sacct"):
+        stand_in(command, "echo 'nicht verfügbar' >&2; exit 9")
+    options = {"tasks_per_job": 2, "poll_interval": 0.5}
+    run = start_run({"a": "exit 0", "bad": "exit 3"}, options, worker_init="sleep 3")
+    run.must_end(bad=Cause.TASK_ERROR)
+
+
+@pytest.mark.parametrize(
+    "lines", ['"$real" "$@"; exit 1', "echo 'Zugriff verweigert' >&2; exit 9"], ids=["late", "refuses"]
+)
+def test_a_scancel_that_fails_does_not_keep_a_run_whose_jobs_have_ended(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None], lines: str
+) -> None:
+    stand_in("scancel", f"touch '{place}/called'\n{lines}")
+    run = start_run({"a": GATED})
+    run.place_of("a")
+    run.cancel()
+    assert eventually((place / "called").exists, LONG_S)
+    run.open("gate")
+    run.wait(30)
+    assert slurm_lab.jobs() == {}
+
+
+@pytest.mark.parametrize("command", ["scontrol", "sinfo"])
+def test_a_slurm_that_says_nothing_of_itself(
+    start_run: StartRun,
+    slurm_lab: SlurmLab,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    stand_in: Callable[[str, str], None],
+    command: str,
+) -> None:
+    """Before anything is submitted. It is asked again; a run that is cancelled then ends."""
+    for module in ("scheduler", "site"):
+        monkeypatch.setattr(f"fractal_backends_slurm.{module}.ASK_S", 1.0)
+    stand_in(command, f"echo >>'{place}/asked'; exec sleep 600")
+    run = start_run({"a": "exit 0"})
+    asked = place / "asked"
+    assert eventually(lambda: asked.exists() and len(asked.read_text()) > 2, LONG_S)
+    run.cancel()
+    run.wait(15)
+    told = f"SLURM does not say now whether it takes the options: {command} did not answer within 1 s"
+    assert told in caplog.text
+    assert slurm_lab.jobs() == {}
+
+
 def test_a_run_is_cancelled_whose_job_is_not_known_yet(
     start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
 ) -> None:
