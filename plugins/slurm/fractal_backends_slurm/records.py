@@ -43,11 +43,15 @@ class Records:
         """Whether the controller that answered at that time, on the monotonic clock, may have been started
         again, and forgot some acts, since this was made, or since `controller` was `known`."""
         now = self._looked_at(at)
-        return now is None or now != (self._started_at if known is None else known)
+        return now is None or now != self._known(known)
 
     def was_restarted(self, at: float, known: float | None) -> bool:
-        """Whether that controller says that it was started again since it was `known`."""
-        return self._looked_at(at) not in (None, known)
+        """Whether that controller says that it was started again since then."""
+        now, before = self._looked_at(at), self._known(known)
+        return None not in (now, before) and now != before
+
+    def _known(self, known: float | None) -> float | None:
+        return self._started_at if known is None else known
 
     def _looked_at(self, at: float) -> float | None:
         """Since when the controller runs, as it says at that time on the monotonic clock, or later."""

@@ -56,3 +56,21 @@ def test_no_answer_at_first_is_no_reason_to_doubt_for_ever() -> None:
     assert records.may_be_forgotten(time.monotonic(), records.controller)
     controller.since = LONG_AGO
     assert not records.may_be_forgotten(time.monotonic(), records.controller)
+
+
+def test_only_one_that_says_so_was_started_again() -> None:
+    controller = Controller(LONG_AGO)
+    records = Records(cast(Scheduler, controller))
+    before = records.controller
+    answers = []
+    for controller.since in (LONG_AGO, None, THIS_MORNING):
+        answers.append(records.was_restarted(time.monotonic(), before))
+    assert answers == [False, False, True]
+
+
+def test_of_one_that_did_not_answer_at_first_nobody_knows() -> None:
+    controller = Controller(None)
+    records = Records(cast(Scheduler, controller))
+    before = records.controller
+    controller.since = LONG_AGO
+    assert not records.was_restarted(time.monotonic(), before)
