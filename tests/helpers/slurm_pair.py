@@ -73,6 +73,8 @@ class NoRecords:
     def may_be_forgotten(self, at: float, known: float | None) -> bool:
         return self.was_restarted
 
+    has_new_controller = may_be_forgotten
+
 
 class Pair:
     """Units a and b, one after the other or side by side, of array task 0 of job 7; or others, of several."""

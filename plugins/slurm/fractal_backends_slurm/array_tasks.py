@@ -171,10 +171,11 @@ class ArrayTasks:
         """Whether the controller may have forgotten some acts."""
         return self._records.may_be_forgotten(self.snapshot.asked_at, self._controller)
 
-    @property
-    def was_restarted(self) -> bool:
-        """Whether the controller says that it was started again, and so may have forgotten some acts."""
-        return self._records.was_restarted(self.snapshot.asked_at, self._controller)
+    def is_plausible(self, end: KnownEnd) -> bool:
+        """Whether there is more to an end than that the queue knows nothing of the array task: a state, or a
+        controller that was started again."""
+        asked_at, known = self.snapshot.asked_at, self._controller
+        return end.state is not None or self._records.has_new_controller(asked_at, known)
 
     def _was_forgotten(self, state: JobState, job: str, index: int, records: Mapping[int, JobState]) -> bool:
         """Whether nobody cancelled an array task, but its node refused it: a controller that was started

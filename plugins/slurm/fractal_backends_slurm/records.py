@@ -45,7 +45,7 @@ class Records:
         now = self._looked_at(at)
         return now is None or now != self._known(known)
 
-    def was_restarted(self, at: float, known: float | None) -> bool:
+    def has_new_controller(self, at: float, known: float | None) -> bool:
         """Whether that controller says that it was started again since then."""
         now, before = self._looked_at(at), self._known(known)
         return None not in (now, before) and now != before

@@ -248,9 +248,7 @@ class Tracker:
                 break  # nor is there one for the other units of this array task
             if end is not None and self._has_settled(end, note, job, index):
                 self._judge_by_state(unit, note, job, index, end)
-            elif (
-                end is not None and note.started_at is None and (end.state or self.array_tasks.was_restarted)
-            ):
+            elif end is not None and note.started_at is None and self.array_tasks.is_plausible(end):
                 self._may_still_start(unit, index, end.state)
         if state is None and index in self._reasons:
             state = verdicts.GONE

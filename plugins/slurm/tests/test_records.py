@@ -64,7 +64,7 @@ def test_only_one_that_says_so_was_started_again() -> None:
     before = records.controller
     answers = []
     for controller.since in (LONG_AGO, None, THIS_MORNING):
-        answers.append(records.was_restarted(time.monotonic(), before))
+        answers.append(records.has_new_controller(time.monotonic(), before))
     assert answers == [False, False, True]
 
 
@@ -73,4 +73,4 @@ def test_of_one_that_did_not_answer_at_first_nobody_knows() -> None:
     records = Records(cast(Scheduler, controller))
     before = records.controller
     controller.since = LONG_AGO
-    assert not records.was_restarted(time.monotonic(), before)
+    assert not records.has_new_controller(time.monotonic(), before)
