@@ -130,7 +130,7 @@ class SlurmExecutor(UnitExecutor):
             retry, tracker.retry = tracker.retry, []
             if retry:
                 attempt = tracker.submission.attempt + 1
-                self._logger.warning("%d units were never started and are submitted again", len(retry))
+                self._logger.warning("No word of a start of %d units, which are submitted again", len(retry))
                 yield from self._plan(retry, attempt)
             if tracker.is_over:
                 self._leave(tracker)

@@ -185,7 +185,8 @@ def charged_account(options: SlurmOptions, slurm_account: str | None) -> str | N
 def account_problem(options: SlurmOptions, slurm_account: str | None) -> str | None:
     """What `charged_account` raises, for those who tell of several problems at once."""
     if slurm_account and options.account and slurm_account != options.account:
-        return f"account is {options.account!r}, but the run's slurm_account is {slurm_account!r}"
+        where = options.told_origin("account")
+        return f"account is {options.account!r}{where}, but the run's slurm_account is {slurm_account!r}"
     return None
 
 

@@ -53,7 +53,8 @@ def test_a_line_with_an_account_asks_for_it_like_the_option(site: Callable[[Any]
         options = prepare(**{where: OWN_ACCOUNT})
         assert (options.account, options.extra_lines) == ("mine", NICE)
         assert charged_account(options, None) == "mine"
-        with pytest.raises(InvalidInputError, match="account is 'mine', but the run's"):
+        source = {"meta": "meta_parallel", "given": "the backend's options"}[where]
+        with pytest.raises(InvalidInputError, match=rf"account is 'mine' \(from .*{source}\), but the run's"):
             charged_account(options, "other")
     site({"default_slurm_config": {"extra_lines": list(NICE)}})
     options = prepare(**{where: {"extra_lines": ["#SBATCH --account=mine"]}})
