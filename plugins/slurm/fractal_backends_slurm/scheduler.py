@@ -250,8 +250,7 @@ class Scheduler:
 
     def config(self) -> dict[str, str]:
         """The settings of the site, by name. Raises SchedulerError."""
-        with closing(self._call([self._path("scontrol"), "show", "config"])) as call:
-            config = call.answer(ASK_S)
+        config = self._run([self._path("scontrol"), "show", "config"], wait_s=ASK_S)
         return dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
 
     def ask_of_nodes(self, format: str, *which: str) -> Call:
@@ -287,9 +286,16 @@ class Scheduler:
         env = {name: value for name, value in os.environ.items() if not _NOT_FOR_COMMANDS.match(name)}
         return Call(command, {**env, **self.env, "SLURM_BITSTR_LEN": "0"}, stdin)
 
-    def _run(self, command: Sequence[str], stdin: bytes = b"", *, with_errors: bool = False) -> str:
+    def _run(
+        self,
+        command: Sequence[str],
+        stdin: bytes = b"",
+        *,
+        wait_s: float = TIMEOUT_S,
+        with_errors: bool = False,
+    ) -> str:
         with closing(self._call(command, stdin)) as call:
-            answer = call.answer(TIMEOUT_S)
+            answer = call.answer(wait_s)
             return answer + call.errors if with_errors else answer
 
 
