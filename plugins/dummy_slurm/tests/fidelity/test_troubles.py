@@ -11,8 +11,10 @@ from tests.helpers.slurm_fixtures import Begun, Same
 from tests.helpers.slurm_sites import ACCOUNTED, PATIENT, Site
 
 # What a shell says of its children's ends is a matter of chance: they may all end at the same time.
-_STUBBORN = "exec 2>&-; trap 'echo told' TERM; sleep 60 & echo ready; wait; trap '' TERM; exec sleep 61"
-_TOLD = ["echo ready; exec sleep 60", "trap 'echo told; exit 7' TERM; sleep 60 & echo ready; wait", _STUBBORN]
+# So is which of them gets the signal first: a shell whose child is gone waits for another one.
+_WAIT = "echo ready; while :; do sleep 60 & wait; done"
+_STUBBORN = f"exec 2>&-; trap 'echo told; trap \"\" TERM; exec sleep 61' TERM; {_WAIT}"
+_TOLD = ["echo ready; exec sleep 60", f"trap 'echo told; exit 7' TERM; {_WAIT}", _STUBBORN]
 _OFF = "reason=test"
 
 
