@@ -5,9 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterable
+from pathlib import Path
 
 from .machine import RUNNER, USERS, program
-from .processes import Daemon, eventually, run
+from .processes import Daemon, LabError, eventually, run
 from .settings import DATABASE, PASSWORD, Place, my_cnf, slurmdbd_conf
 
 _UNTIL_STOPPED = 'until "$@" || ! [ -e "$0" ]; do sleep 0.1; done'
@@ -63,13 +64,7 @@ class Accounting:
     def _start_database(self) -> None:
         data = self._place.folder / "mysql"
         if not (data / "mysql").is_dir():
-            data.mkdir(exist_ok=True)
-            shutil.chown(data, "mysql", "mysql")
-            authentication = "--auth-root-authentication-method=socket"
-            options = f"--defaults-file={self._options}"
-            run(
-                "mariadb-install-db", options, "--user=mysql", authentication, "--skip-test-db", env=self._env
-            )
+            self._make_database(data)
         if self._database.pid is None:
             command = ("sh", "-c", _UNTIL_STOPPED, str(self._options), *self._database.command)
             in_background = 'exec setsid --fork "$@" </dev/null >/dev/null 2>&1'
@@ -82,6 +77,25 @@ class Accounting:
             f"grant all on {DATABASE}.* to 'slurm'@'127.0.0.1'"
         )
         run("mariadb", "--no-defaults", socket, "-e", statements, env=self._env)
+
+    def _make_database(self, data: Path) -> None:
+        """Tried again, as MariaDB may crash at this, too; what it has logged is told."""
+        install = program("mariadb-install-db") or "mariadb-install-db"
+        authentication = "--auth-root-authentication-method=socket"
+        options = (f"--defaults-file={self._options}", "--user=mysql", authentication, "--skip-test-db")
+        for tries_left in (2, 1, 0):
+            data.mkdir(exist_ok=True)
+            shutil.chown(data, "mysql", "mysql")
+            try:
+                run(install, *options, env=self._env)
+            except LabError as error:
+                log = data / "mysql.log"
+                logged = log.read_text(errors="replace") if log.exists() else ""
+                shutil.rmtree(data)
+                if not tries_left:
+                    raise LabError(f"{error}\n{logged}") from None
+            else:
+                return
 
     def _answers(self) -> bool:
         return self._succeeds("sacctmgr", "-n", "show", "cluster")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from conftest import eventually
-from slurm_lab import RUNNER, USERS, MemoryKill, Settings, SlurmLab, why_not
+from slurm_lab import RUNNER, USERS, MemoryKill, Settings, SlurmLab, machine, why_not
 from slurm_lab.fixtures import Labs
 from slurm_lab.lab import LabError
 from slurm_lab.processes import with_in_environment
@@ -146,6 +147,29 @@ def test_the_database_crashes(slurm_lab: SlurmLab) -> None:
         return False
 
     assert eventually(is_accounted, 30)
+
+
+@pytest.mark.parametrize("crashes", [1, 3])
+def test_the_database_crashes_while_it_is_made(
+    crashes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := why_not(accounting=True):
+        pytest.skip(f"no SLURM: {reason}")
+    name = "mariadb-install-db"
+    stand_in, tries = tmp_path / name, tmp_path / "tries"
+    stand_in.write_text(f"""#!/bin/sh
+echo try >>{tries}
+if [ "$(wc -l <{tries})" -gt {crashes} ]; then exec {shutil.which(name)} "$@"; fi
+datadir=$(sed -n s/^datadir=//p "${{1#--defaults-file=}}")
+mkdir "$datadir/mysql" && echo "out of luck" >"$datadir/mysql.log"
+kill -s SEGV $$
+""")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(machine, "_DIRECTORIES", (str(tmp_path), *machine._DIRECTORIES))
+    outcome = pytest.raises(LabError, match="out of luck") if crashes == 3 else nullcontext()
+    with outcome, SlurmLab(Settings(nodes=1, accounting=True)) as lab:
+        assert "lab" in lab.sacctmgr("show", "account")
+    assert len(tries.read_text().split()) == min(crashes + 1, 3)
 
 
 def test_the_runner_may_do_as_others_what_the_plugin_needs_and_no_more(slurm_lab: SlurmLab) -> None:
