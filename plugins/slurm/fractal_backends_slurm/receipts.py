@@ -87,6 +87,8 @@ class _Job:
     """The node and process of the last start, and when it began, by the clock of `Note.uptime`."""
     limit_s: int | None = None
     """How long each of its units may run."""
+    short: set[int] = field(default_factory=set)
+    """The starts in which a unit ran out of memory, and wrote down its end."""
     last: dict[int, str] = field(default_factory=dict)
     """The unit that began last in each start."""
 
@@ -146,6 +148,8 @@ class Receipts:
                     note = self._note(label)
                     if note.end is None and note.job == number:
                         note.end = _end(note, rest)
+                        if note.end.oom_kills > 0:
+                            job.short.add(note.start)
                     return label
                 case ["refused", label, _, why, *said]:
                     note = self._note(label)
@@ -198,6 +202,11 @@ class Receipts:
         """Whether an array task was started while an earlier start of it had not come to its end."""
         found = self.jobs.get((job, index), _Job())
         return not found.over.issuperset(range(1, found.starts))
+
+    def ran_out_of_memory(self, job: str, index: int) -> bool:
+        """Whether a unit did, in the last start of an array task, which went on."""
+        found = self.jobs.get((job, index))
+        return found is not None and found.starts in found.short
 
     def limit_of(self, job: str, index: int) -> int | None:
         """How long each unit of an array task may run, in seconds."""

@@ -335,6 +335,8 @@ class Tracker:
             self._end(unit, verdicts.without_receipts(self.submission.folder))
             return
         words = self._words.on_job(job, index)
+        if self.submission.receipts.ran_out_of_memory(job, index):
+            state, words = verdicts.of_the_others(state, words)
         if note.started_at is not None or note.refused not in ("", "receipt", "cancelled"):
             again = self.submission.receipts.was_started_again(note, index)
             self._end(unit, verdicts.of_interrupted(note, state, words, again))

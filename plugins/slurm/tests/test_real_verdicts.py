@@ -82,6 +82,17 @@ def test_who_is_killed_beside_one_that_is_out_of_memory(start_run: StartRun, opt
 
 
 @CGROUP
+def test_a_job_that_is_cancelled_after_a_unit_was_out_of_memory(
+    start_run: StartRun, slurm_lab: SlurmLab
+) -> None:
+    """SLURM says OUT_OF_MEMORY of the whole job, whoever ended it."""
+    run = start_run({"hog": f"{HOG}; exit 0", "a": "sleep 300", "b": "exit 0"}, {"mem": 100, **TOGETHER})
+    _, job, _ = run.place_of("a")
+    slurm_lab.run("scancel", job)
+    run.must_end(60, hog=Cause.OUT_OF_MEMORY, a=Cause.CANCELLED, b=Cause.CANCELLED)
+
+
+@CGROUP
 def test_what_a_unit_leaves_takes_no_memory_of_the_next(start_run: StartRun) -> None:
     keep = "python3 -c 'import time; x = bytearray(b\"x\") * (60 << 20); time.sleep({})'"
     run = start_run(

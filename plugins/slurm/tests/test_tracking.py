@@ -124,6 +124,36 @@ def test_what_slurm_said_of_the_job_is_of_the_unit_that_it_ended_with(pair: Pair
     assert found["a"][0] is (Cause.KILLED if went_on else Cause.OUT_OF_MEMORY)
 
 
+OOM = "slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch. Some tasks have been OOM Killed.\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "details", "cause"),
+    [
+        (CANCELLED.format(""), {}, Cause.CANCELLED),
+        ("", {"cancelled_by": 0}, Cause.CANCELLED),
+        (CANCELLED.format(" DUE TO TIME LIMIT"), {}, Cause.TIME_LIMIT),
+        ("slurmstepd: error: StepId=7.batch exceeded memory limit\n", {}, Cause.OUT_OF_MEMORY),
+        ("", {}, Cause.LOST),
+    ],
+)
+def test_a_job_ended_after_a_unit_of_it_had_been_out_of_memory(
+    pair: Pair, words: str, details: dict[str, int], cause: Cause
+) -> None:
+    """SLURM says so of the job as a whole, whenever that was."""
+    pair.files.words_on_job = words + OOM
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nended a 20 0 9 5 -1 1 0\nstarted b n1 20\n")
+    found = pair.until_all_is_known("OUT_OF_MEMORY", **details)
+    assert {name: cause for name, (cause, _) in found.items()} == {"a": Cause.OUT_OF_MEMORY, "b": cause}
+
+
+def test_a_job_was_cancelled_before_it_came_to_a_unit_and_after_one_was_out_of_memory(pair: Pair) -> None:
+    pair.files.words_on_job = CANCELLED.format("") + OOM
+    pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nended a 20 0 9 5 -1 1 0\n")
+    assert pair.until_all_is_known("OUT_OF_MEMORY")["b"][0] is Cause.CANCELLED
+    assert pair.retried == []
+
+
 def test_a_unit_was_cancelled_as_soon_as_it_began(pair: Pair) -> None:
     """Within one hundredth of a second, so that its own start is no later than its end."""
     pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10.03\nended a 10.03 0 9 0 -1 0 0\n")
