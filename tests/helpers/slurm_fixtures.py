@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -49,6 +50,25 @@ def start_run(slurm_lab: SlurmLab, place: Path) -> Iterator[StartRun]:
         run.cancel()
     for run in runs:
         run.wait()
+
+
+StandIn = Callable[[str, str], None]
+
+
+@pytest.fixture
+def stand_in(slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Puts lines of shell in the place of one of SLURM's commands, which is then "$real"."""
+    folder = place / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def make(command: str, lines: str) -> None:
+        script = folder / f".{command}"
+        script.write_text(f"#!/bin/sh\nreal={slurm_lab.folder}/bin/{command}\n{lines}\n")
+        script.chmod(0o755)
+        script.rename(folder / command)  # it may be about to be called
+
+    return make
 
 
 class Same(Protocol):

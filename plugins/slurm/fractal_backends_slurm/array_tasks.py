@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from . import verdicts
+from .calls import SchedulerError
 from .hostlist import expand
 from .queue_watch import Snapshot
 from .records import Records
@@ -140,10 +141,18 @@ class ArrayTasks:
         return is_lost or self.forgot
 
     def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
-        """A state with all that is on record, where it is worth asking for. `waited`: when last seen."""
+        """A state with all that is on record, where it is worth asking for. `waited`: when last seen.
+
+        Raises SchedulerError where nothing is known, as nobody answers now.
+        """
         if state is not None and state.state == "COMPLETED":
             return state
-        records = self._records.of(job, self._submission.name, self.snapshot.asked_at)
+        try:
+            records = self._records.of(job, self._submission.name, self.snapshot.asked_at)
+        except SchedulerError:
+            if state is None:
+                raise
+            records = {}
         found = self._of(records, job, index)
         if found is None and state is None:
             return verdicts.WITHDRAWN if waited and self._was_cancelled_waiting(job, index) else None

@@ -38,8 +38,6 @@ _TOO_LARGE = re.compile(r"\b(QOS|Assoc)(?!\w*(Submit|Jobs))\w*(Limit|NotSatisfie
 """Limits of accounts for each job, which are not about the number of jobs, though SLURM says so as well."""
 _BY_SIGNAL = range(128 + 1, 128 + signal.NSIG)
 """What a shell makes of signals that ended a command. (SLURM's commands exit with 255 by themselves.)"""
-_STOP_S = 3.0
-"""For so long an answer is waited for that the runner needs no more, but to know what to cancel."""
 _MOST_PRINTED = 10_000
 _LOOK_S = 0.2
 _LOOK_SHARE, _SHORTEST_LOOK_S = 0.05, 0.0005
@@ -127,15 +125,15 @@ class Call:
         """Whether there is no point in waiting longer."""
         return time.monotonic() > self._begun + TIMEOUT_S
 
-    def answer(self, wait_s: float, *, stop: Event | None = None) -> str:
-        """What it printed. Raises SchedulerError where it failed, or has not ended after so long, or some
-        seconds after `stop` was set."""
+    def answer(self, wait_s: float, *, stop: Event | None = None, grace_s: float = 0) -> str:
+        """What it printed. Raises SchedulerError where it failed, or has not ended after so long, or
+        `grace_s` after `stop` was set."""
         end = time.monotonic() + wait_s
         until = ""
         while not self.has_ended(min(_LOOK_S, max(0.0, end - time.monotonic()))):
             self._must_not_sleep()
             if stop is not None and stop.is_set() and not until:
-                end, until = min(end, time.monotonic() + _STOP_S), "before the run was cancelled"
+                end, until = min(end, time.monotonic() + grace_s), "before the run was cancelled"
             if time.monotonic() >= end:
                 until = until or f"within {time.monotonic() - self._begun:.0f} s"
                 raise SchedulerError(f"{self._name} did not answer {until}", may_pass=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import cast
 
@@ -41,6 +42,17 @@ _SILENT_S = 60.0
 """For so long beyond the time between two questions nothing is said of a scheduler that does not answer."""
 
 
+@dataclass(eq=False)
+class _Lot:
+    """Units that are to be laid out as submissions."""
+
+    units: Sequence[Unit]
+    attempt: int
+    tries: int = 0
+    try_at: float = 0.0
+    """When that is to be tried again, on the monotonic clock."""
+
+
 class SlurmExecutor(UnitExecutor):
     """Submits, follows and cancels the jobs of one run."""
 
@@ -52,11 +64,10 @@ class SlurmExecutor(UnitExecutor):
         self._submitter = Submitter(run, scheduler, place)
         self._lock = threading.Lock()
         """Held while jobs are submitted or looked at."""
-        self._stopping = threading.Event()
-        """Set before a cancel waits for what is being submitted."""
         self._cancelled = threading.Event()
         self._gone = threading.Event()
         """After a cancel: nothing is left in the queue."""
+        self._lots: list[_Lot] = []
         self._waiting: list[Submission] = []
         self._trackers: list[Tracker] = []
         self._past: list[Tracker] = []
@@ -65,6 +76,8 @@ class SlurmExecutor(UnitExecutor):
         self._records = Records(scheduler)
         self._told_at = 0.0
         """When jobs were last submitted, or it was said that nothing is heard of them."""
+        self._knew_at = 0.0
+        """When it was last known how all jobs ended that did."""
 
     def run(self, units: Sequence[Unit], options: Options) -> Iterator[UnitEvent]:
         """See `UnitExecutor.run`."""
@@ -78,8 +91,8 @@ class SlurmExecutor(UnitExecutor):
         if is_late:  # for a cancel that ended all there was to follow
             self._gone.wait()
             self._end_jobs()
-        yield from self._plan([unit for unit in units if unit.handle is None])
-        while self._waiting or self._trackers:
+        self._plan([unit for unit in units if unit.handle is None])
+        while self._lots or self._waiting or self._trackers:
             self._cancelled.wait(self._pause_s)
             with self._lock:
                 events = [] if self._cancelled.is_set() else list(self._step())
@@ -88,34 +101,38 @@ class SlurmExecutor(UnitExecutor):
                 yield from self._end_cancelled()
                 return
 
-    def _plan(self, units: Sequence[Unit], attempt: int = 1) -> Iterator[UnitEvent]:
-        """Lay out submissions; they are made in the next step."""
-        if not units:
-            return
+    def _plan(self, units: Sequence[Unit], attempt: int = 1) -> None:
+        """Lay out submissions in the next step."""
+        if units:
+            self._lots.append(_Lot(units, attempt))
+
+    def _lay_out(self, lot: _Lot) -> Iterator[UnitEvent]:
         try:
-            planned = self._laid_out(units, attempt)
+            planned = self._submitter.plan(lot.units, self._options, lot.attempt)
         except (InvalidInputError, SchedulerError, PlaceError) as error:
-            is_cancelled = self._stopping.is_set()
-            yield from _ended(units, Cause.CANCELLED if is_cancelled else Cause.LAUNCH_FAILED, str(error))
+            if isinstance(error, SchedulerError) and error.may_pass:
+                lot.try_at = time.monotonic() + pause_after(lot.tries)
+                lot.tries += 1
+                unknown = f"The limits of the site are not known yet: {error}"
+                self._logger.warning(unknown)
+                yield from (UnitEvent(unit, UnitState.QUEUED, info=unknown) for unit in lot.units)
+                return
+            self._lots.remove(lot)
+            yield from _ended(lot.units, Cause.LAUNCH_FAILED, str(error))
             return
+        self._lots.remove(lot)
         self._waiting += planned
         for submission in planned:
             yield from _queued(submission, "to be submitted")
 
-    def _laid_out(self, units: Sequence[Unit], attempt: int) -> list[Submission]:
-        tries = 0
-        while True:
-            try:
-                return self._submitter.plan(units, self._options, attempt)
-            except SchedulerError as error:
-                self._logger.warning("The limits of the site are not known yet: %s", error)
-                if not error.may_pass or self._stopping.wait(pause_after(tries)):
-                    raise
-            tries += 1
-
     def _step(self) -> Iterator[UnitEvent]:
+        if due := [lot for lot in self._lots if time.monotonic() >= lot.try_at]:
+            for lot in due:
+                yield from self._lay_out(lot)
+            self._pause_s = 0.0
+            return
         for submission in list(self._waiting):
-            if time.monotonic() >= submission.try_at:
+            if time.monotonic() >= submission.try_at and not self._scheduler.hurry.is_set():
                 go_on = self._find if submission.adopted else self._submit
                 yield from go_on(submission)
         snapshot = self._queue.look(self._options.poll_interval)
@@ -131,22 +148,26 @@ class SlurmExecutor(UnitExecutor):
             if retry:
                 attempt = tracker.submission.attempt + 1
                 self._logger.warning("No word of a start of %d units, which are submitted again", len(retry))
-                yield from self._plan(retry, attempt)
+                self._plan(retry, attempt)
             if tracker.is_over:
                 self._leave(tracker)
         spent, used = time.monotonic() - begun, time.thread_time() - used
         self._pause_s = min(_SLOW_S, max(_QUICK_S, spent, _SHARE * used))
 
     def _tell_silence(self) -> None:
-        now, since = time.monotonic(), max(self._queue.heard_at, self._told_at)
+        now, problems = time.monotonic(), [tracker.problem for tracker in self._trackers if tracker.problem]
+        if not problems:
+            self._knew_at = now
+        since = max(min(self._queue.heard_at, self._knew_at), self._told_at)
         if self._trackers and now > since + self._options.poll_interval + _SILENT_S:
             self._told_at = now
-            why = self._queue.problem if self._queue.problem_at > since else "squeue hangs"
+            of_queue = self._queue.problem if self._queue.problem_at > since else "squeue hangs"
+            why = problems[0] if problems else of_queue
             self._logger.warning("SLURM does not say what becomes of the jobs, and is asked on: %s", why)
 
     def _submit(self, submission: Submission) -> Iterator[UnitEvent]:
         try:
-            self._submitter.submit(submission, self._stopping)
+            self._submitter.submit(submission)
         except SchedulerError as error:
             if not error.may_pass:
                 yield from self._refused(submission, error)
@@ -260,7 +281,10 @@ class SlurmExecutor(UnitExecutor):
         traceback: TracebackType | None,
     ) -> None:
         self._wait_for_last_lines()
-        self.cancel()
+        try:
+            self.cancel()
+        finally:
+            self._records.close()
         for submission in self._waiting:  # of a run that was ended by an error
             if not submission.adopted:
                 self._place.remove(submission.folder)
@@ -270,8 +294,9 @@ class SlurmExecutor(UnitExecutor):
 
     def _ends_here(self) -> bool:
         """Take what had ended so far; whether this is the first that wants the end."""
-        self._stopping.set()
+        self._scheduler.hurry.set()
         with self._lock:
+            self._scheduler.hurry.clear()
             first = not self._cancelled.is_set()
             self._cancelled.set()
             if first:
@@ -287,6 +312,9 @@ class SlurmExecutor(UnitExecutor):
         for submission in self._waiting:
             self._place.remove(submission.folder)
             yield from _ended(submission.units, Cause.CANCELLED, "")
+        for lot in self._lots:
+            yield from _ended(lot.units, Cause.CANCELLED, "")
+        self._lots.clear()
         self._waiting.clear()
 
     def _wait_for_last_lines(self) -> None:

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
@@ -27,8 +27,8 @@ REST = -1
 one record of them."""
 _NO_INDEX = ("", "N/A", "4294967294")
 """How its commands show that."""
-_CANCEL_S = 15.0
-"""Without an answer jobs are cancelled once more."""
+_SUBMIT_S = 3.0
+"""For so long the answer to a submission is waited for in a hurry."""
 _IS_CALLED = "sbatch is called"
 """What says so where commands come before it."""
 _QUEUE_FIELDS = ("%F", "%K", "%T", "%j", "%N", "%P", "%r")  # the reason last: it may hold anything
@@ -78,6 +78,9 @@ class Scheduler:
         self.commands = commands
         self.env = dict(env or {})
         self.as_user = as_user
+        self.hurry = Event()
+        """Set for a while by who wants no more answers: none is waited for then, but for some seconds to that
+        of sbatch, to know what to cancel."""
 
     @property
     def key(self) -> tuple[str, tuple[tuple[str, str], ...]]:
@@ -103,10 +106,9 @@ class Scheduler:
         *,
         user: str | None,
         before: Sequence[str] = (),
-        stop: Event | None = None,
     ) -> str:
         """Submit a job script; the job's id. `before`: commands of a shell to execute first, where the runner
-        is, each of which has to succeed. Once `stop` is set, the answer is not waited for much longer.
+        is, each of which has to succeed.
 
         Raises SchedulerError; whatever it says, the job may have been accepted.
         """
@@ -121,14 +123,14 @@ class Scheduler:
             command = ["/bin/sh", "-c", "\n".join(lines), "sh", *command]
         with closing(self._call(command, script)) as call:
             try:
-                answer = call.answer(TIMEOUT_S, stop=stop)
+                answer = call.answer(TIMEOUT_S, stop=self.hurry, grace_s=_SUBMIT_S)
             except SchedulerError as error:
                 if before and not call.printed.startswith(_IS_CALLED):
-                    raise _not_called(call, stop) from error
+                    raise self._not_called(call) from error
                 after = f" (after pre_submission_commands: {'; '.join(before)})" if before else ""
                 raise SchedulerError(f"{error}{after}", may_pass=error.may_pass) from error
             if before and not call.printed.startswith(_IS_CALLED):
-                raise _not_called(call, stop)
+                raise self._not_called(call)
         answer = answer.removeprefix(f"{_IS_CALLED}\n")
         # A site's wrapper may say something of its own, numbers too.
         numbers: list[str] = _JOB_ID.findall(answer)
@@ -136,10 +138,19 @@ class Scheduler:
             raise SchedulerError(f"sbatch answered {answer[:200]!r}, not one job id", may_pass=True)
         return numbers[0]
 
+    def _not_called(self, call: Call) -> SchedulerError:
+        if self.hurry.is_set():
+            return SchedulerError("sbatch was not called: the run is cancelled", may_pass=True)
+        printed = f"; they printed: {call.errors[-2_000:]}" if call.errors else ""
+        code = call.exit_code
+        ended = "did not end" if code is None else f"{'were ' if code < 0 else ''}{told_end(code)}"
+        why = call.printed or f"they {ended} before sbatch was called"
+        return SchedulerError(f"pre_submission_commands: {why}{printed}", may_pass=False)
+
     def try_out(self, script: bytes, arguments: Sequence[str], *, user: str | None) -> str:
         """What `sbatch --test-only` says of a job. Raises SchedulerError."""
         command = [*self.as_user(user), self._path("sbatch"), "--test-only", *arguments]
-        return self._run(command, script, with_errors=True).strip()
+        return self._run(command, script, wait_s=ASK_S, with_errors=True).strip()
 
     def ask(self, jobs: Iterable[str]) -> Call:
         """Begin to ask for the states of all array tasks of some jobs. Raises SchedulerError."""
@@ -173,26 +184,23 @@ class Scheduler:
         ids = dict.fromkeys(line.partition("|")[0].partition("_")[0] for line in accounted.splitlines())
         return [number for number in ids if number.isdigit()]
 
-    def account_of(self, job: str, name: str) -> dict[int, JobState]:
-        """How the array tasks of a job ended, as far as it is on record; the controller's word goes first."""
-        accounted = self._accounted(job, name)
-        found = accounted or {}
-        for index, state in self._controlled(job, name).items():
-            known = found.get(index)
-            is_late = accounted is not None and (known is None or known.state != state.state)
-            found[index] = replace(
-                state,
-                of_controller=True,
-                cancelled_by=known.cancelled_by if known else None,
-                may_change=is_late,
-            )
-        return found
+    def ask_controller(self, job: str) -> Call:
+        """Begin to ask for the array tasks of a job. Raises SchedulerError."""
+        return self._call([self._path("scontrol"), "show", "job", "--oneliner", job])
 
-    def _controlled(self, job: str, name: str) -> dict[int, JobState]:
+    def controlled(self, question: Call, name: str, wait_s: float = 0) -> dict[int, JobState]:
+        """The answer to `ask_controller`: the array tasks of a job of this name, as long as it keeps them.
+
+        Raises SchedulerError.
+        """
         try:
-            answer = self._run([self._path("scontrol"), "show", "job", "--oneliner", job])
-        except SchedulerError:
-            return {}
+            answer = question.answer(wait_s)
+        except SchedulerError as error:
+            if _GONE.search(str(error)):
+                return {}
+            raise
+        if "JobId=" not in answer:
+            raise SchedulerError(f"scontrol answered {answer[:200]!r}", may_pass=True)
         found = {}
         for line in answer.splitlines():
             fields = dict(re.findall(r"(\w+)=(\S*)", line))
@@ -201,18 +209,19 @@ class Scheduler:
                 code, number = _exit(fields.get("ExitCode", ""))
                 nodes, reason = fields.get("NodeList", "").removeprefix("(null)"), fields.get("Reason", "")
                 started_at = _point(fields.get("StartTime", ""))
-                found[_index(index)] = JobState(state, reason, nodes, code, number, started_at)
+                found[_index(index)] = JobState(
+                    state, reason, nodes, code, number, started_at, of_controller=True
+                )
         return found
 
-    def _accounted(self, job: str, name: str) -> dict[int, JobState] | None:
-        """None where accounting does not answer."""
-        fields = "JobID,JobName,State,ExitCode,NodeList,Reason"
-        try:
-            rows = rows_of(self._run(self._sacct(f"--jobs={job}", fields)), 6)
-        except SchedulerError:
-            return None
+    def ask_accounting(self, job: str) -> Call:
+        """Begin to ask for the array tasks of a job. Raises SchedulerError."""
+        return self._call(self._sacct(f"--jobs={job}", "JobID,JobName,State,ExitCode,NodeList,Reason"))
+
+    def accounted(self, question: Call, name: str) -> dict[int, JobState]:
+        """The answer to `ask_accounting`, of a job of this name. Raises SchedulerError."""
         found: dict[int, JobState] = {}
-        for number, of_name, state, exit_code, nodes, reason in rows:
+        for number, of_name, state, exit_code, nodes, reason in rows_of(question.answer(0), 6):
             # That a job waits is the controller's to say: it may have forgotten it.
             if of_name == name and state != "PENDING":
                 code, signal = _exit(exit_code)
@@ -234,23 +243,26 @@ class Scheduler:
             raise
         return {job for job, _, _, name, *_ in rows if name not in names}
 
-    def cancel(self, jobs: Sequence[str], *, user: str | None) -> None:
+    def cancel(self, jobs: Sequence[str], *, user: str | None, wait_s: float = TIMEOUT_S) -> None:
         """Cancel jobs or array tasks (`4711`, `4711_3`); those that have ended are left alone.
 
         Raises SchedulerError.
         """
         command = [*self.as_user(user), self._path("scancel"), "--quiet", *jobs]
         with closing(self._call(command)) as call:
-            call.answer(_CANCEL_S)
+            call.answer(wait_s, stop=self.hurry)
 
-    def started_at(self) -> float:
+    def started_at(self, wait_s: float | None = None) -> float:
         """When the controller was started, in seconds since the epoch, by its own clock; 0 where it does not
-        tell. Raises SchedulerError."""
-        return _point(self.config().get("BOOT_TIME", "")) or 0.0
+        tell. `wait_s`: for how long it is waited for, if not for as long as before a submission.
 
-    def config(self) -> dict[str, str]:
-        """The settings of the site, by name. Raises SchedulerError."""
-        config = self._run([self._path("scontrol"), "show", "config"], wait_s=ASK_S)
+        Raises SchedulerError.
+        """
+        return _point(self.config(wait_s).get("BOOT_TIME", "")) or 0.0
+
+    def config(self, wait_s: float | None = None) -> dict[str, str]:
+        """The settings of the site, by name; `wait_s` as in `started_at`. Raises SchedulerError."""
+        config = self._run([self._path("scontrol"), "show", "config"], wait_s=wait_s or ASK_S)
         return dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
 
     def ask_of_nodes(self, format: str, *which: str) -> Call:
@@ -295,18 +307,8 @@ class Scheduler:
         with_errors: bool = False,
     ) -> str:
         with closing(self._call(command, stdin)) as call:
-            answer = call.answer(wait_s)
+            answer = call.answer(wait_s, stop=self.hurry)
             return answer + call.errors if with_errors else answer
-
-
-def _not_called(call: Call, stop: Event | None) -> SchedulerError:
-    if stop is not None and stop.is_set():
-        return SchedulerError("sbatch was not called: the run is cancelled", may_pass=True)
-    printed = f"; they printed: {call.errors[-2_000:]}" if call.errors else ""
-    code = call.exit_code
-    ended = "did not end" if code is None else f"{'were ' if code < 0 else ''}{told_end(code)}"
-    why = call.printed or f"they {ended} before sbatch was called"
-    return SchedulerError(f"pre_submission_commands: {why}{printed}", may_pass=False)
 
 
 def _must_succeed(command: str) -> str:

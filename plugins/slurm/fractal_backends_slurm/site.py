@@ -35,7 +35,7 @@ class Site:
         question = self._scheduler.ask_of_nodes("%P|%l|%L|%c|%m|%X|%Y", "--exact", *_in(partition))
         with closing(question) as call:  # while the configuration is asked for
             config = self._scheduler.config()
-            rows = rows_of(call.answer(ASK_S), 7)
+            rows = rows_of(call.answer(ASK_S, stop=self._scheduler.hurry), 7)
         if partition is None:
             rows = [row for row in rows if row[0].endswith("*")] or rows
         elif not rows:
@@ -53,7 +53,7 @@ class Site:
         here: set[str] = set()
         away: set[str] = set()
         with closing(self._scheduler.ask_of_nodes("%a|%T|%f|%G|%c|%m", "--Node", *_in(partition))) as call:
-            for of_partition, state, kind in rows_of(call.answer(ASK_S), 3):
+            for of_partition, state, kind in rows_of(call.answer(ASK_S, stop=self._scheduler.hurry), 3):
                 is_here = of_partition == "up" and state.rstrip(_POWER) in _USABLE
                 (here if is_here else away).add(kind)
         return here, away

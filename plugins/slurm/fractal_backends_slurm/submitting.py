@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from threading import Event
 
 from fractal_backends import RunInfo, Unit
 
@@ -130,8 +129,8 @@ class Submitter:
             self._logger.warning("The limits of the site are not known: %s", error)
             return SiteLimits()
 
-    def submit(self, submission: Submission, stop: Event) -> None:
-        """Submit it, or find that an earlier try had been accepted. `stop`: set by others on a cancel.
+    def submit(self, submission: Submission) -> None:
+        """Submit it, or find that an earlier try had been accepted.
 
         Raises SchedulerError; one that may pass sets the time for the next try. Raises PlaceError.
         """
@@ -150,7 +149,6 @@ class Submitter:
                     submission.arguments,
                     user=self._place.user,
                     before=submission.before,
-                    stop=stop,
                 )
         except SchedulerError as error:
             if not self._came_all_the_same(submission, error):

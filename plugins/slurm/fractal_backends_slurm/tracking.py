@@ -10,6 +10,7 @@ from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
 
 from . import verdicts
 from .array_tasks import ArrayTasks, KnownEnd
+from .calls import SchedulerError
 from .endings import Endings
 from .fence import Fence
 from .options import SlurmOptions
@@ -81,6 +82,8 @@ class Tracker:
         self._fence = Fence(submission, place, options.receipt_deadline)
         self._endings = Endings(place, options.receipt_deadline)
         self._words = Words(submission, place)
+        self.problem = ""
+        """Why it was not known at the last look how some array tasks ended, if it was not."""
         self._reasons: dict[int, tuple[str, float]] = {}
         """Why array tasks wait, as last told, and since when; only of those that were last seen to wait."""
 
@@ -129,6 +132,7 @@ class Tracker:
     def look(self, snapshot: Snapshot) -> Iterator[UnitEvent]:
         """What happened, by the receipts that were read and this answer of the scheduler."""
         self._words.forget()
+        self.problem = ""
         yield from self._look_at_receipts()
         self.array_tasks.snapshot = snapshot
         if snapshot.asked_at > self._looked_at:
@@ -291,7 +295,12 @@ class Tracker:
         if not decided and not (self.array_tasks.is_over(job, index) and waited > patience):
             return
         suspect.settled_at = suspect.settled_at or now
-        state = self._in_full(job, index, state)
+        try:
+            state = self._in_full(job, index, state)
+        except SchedulerError as error:
+            self.problem = str(error)
+            if waited <= patience:
+                return
         if state is None or not state.may_change or now - suspect.settled_at > _LATE_S:
             self._judge_suspect(unit, note, job, index, state)
 
@@ -324,7 +333,11 @@ class Tracker:
         self._end(unit, outcome, note)
 
     def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, end: KnownEnd) -> None:
-        state = self._in_full(job, index, end.state)
+        try:
+            state = self._in_full(job, index, end.state)
+        except SchedulerError as error:
+            self.problem = str(error)
+            return
         if state is not None and state.may_change and time.monotonic() - end.since < _LATE_S:
             return
         runs_on = state is not None and state.of_controller and state.state not in verdicts.ENDS

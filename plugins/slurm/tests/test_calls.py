@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from fractal_backends_slurm.calls import Call, SchedulerError
-from fractal_backends_slurm.scheduler import Scheduler
+from fractal_backends_slurm.records import Records
+from fractal_backends_slurm.scheduler import JobState, Scheduler
+
+from conftest import eventually
 
 COMMUNICATION = [
     "sbatch: error: slurm_msg_sendto: address:port=127.0.0.1:6817: Unexpected missing socket error",
@@ -101,6 +104,20 @@ def test_one_that_sleeps_because_the_queue_is_full_is_ended(tmp_path: Path) -> N
     assert error.value.may_pass
 
 
+def on_record(commands: Path) -> dict[int, JobState]:
+    """What these commands tell of a job, sooner or later."""
+    found: list[dict[int, JobState]] = []
+
+    def is_known() -> bool:
+        with suppress(SchedulerError):
+            found.append(records.of("7", "name", 0))
+        return bool(found)
+
+    with closing(Records(Scheduler(commands))) as records:
+        assert eventually(is_known)
+    return found[0]
+
+
 SINGLE, SOME = (
     "7_4|name|COMPLETED|0:0|n1|None",
     "7_[2-8:2,20,30-31%5]|name|CANCELLED by 0|0:0|None assigned|None",
@@ -115,7 +132,7 @@ def test_array_tasks_that_never_had_a_job_of_their_own_share_a_row(
     for name, script in {"sacct": f"cat <<'END'\n{text}\nEND", "scontrol": "exit 1"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    found = Scheduler(tmp_path).account_of("7", "name")
+    found = on_record(tmp_path)
     assert {index: state.state for index, state in found.items()} == {
         **dict.fromkeys((2, 6, 8, 20, 30, 31), "CANCELLED"),
         4: "COMPLETED",
@@ -129,5 +146,4 @@ def test_an_answer_of_accounting_that_cannot_be_read_is_none(tmp_path: Path) -> 
     for name, said in {"sacct": f"Maintenance on Monday\n{SINGLE}", "scontrol": job}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\n")
         (tmp_path / name).chmod(0o755)
-    found = Scheduler(tmp_path).account_of("7", "name")
-    assert {index: state.state for index, state in found.items()} == {4: "FAILED"}
+    assert {index: state.state for index, state in on_record(tmp_path).items()} == {4: "FAILED"}

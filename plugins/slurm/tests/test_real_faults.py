@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from conftest import eventually
 from fractal_backends import Cause, UnitState
 from slurm_lab import SlurmLab
 from tests.helpers.slurm_faults import GATED, ONE_EACH, QUICK, WITH_ACCOUNTS, must_be_told_started
+from tests.helpers.slurm_fixtures import StandIn
 from tests.helpers.slurm_runs import LONG_S, StartRun, until_asked_again
 
 pytestmark = [pytest.mark.slurm(QUICK), pytest.mark.timeout(240)]
@@ -78,20 +78,6 @@ def test_a_unit_ends_on_a_node_that_slurm_cannot_reach(start_run: StartRun, slur
     run.must_end(bad=Cause.TASK_ERROR)
 
 
-@pytest.fixture
-def stand_in(slurm_lab: SlurmLab, place: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts lines of shell in the place of one of SLURM's commands, which is then "$real"."""
-    folder = place / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
-    def make(command: str, lines: str) -> None:
-        (folder / command).write_text(f"#!/bin/sh\nreal={slurm_lab.folder}/bin/{command}\n{lines}\n")
-        (folder / command).chmod(0o755)
-
-    return make
-
-
 SUBMITS = """case " $*" in *" --test-only"*) exec "$real" "$@" ;; esac
 "$real" "$@" >/dev/null
 """
@@ -113,7 +99,7 @@ exit 1
     ids=["time-out", "killed", "no word", "final", "numbers"],
 )
 def test_the_answer_to_a_submission_is_lost(
-    start_run: StartRun, slurm_lab: SlurmLab, stand_in: Callable[[str, str], None], then: str
+    start_run: StartRun, slurm_lab: SlurmLab, stand_in: StandIn, then: str
 ) -> None:
     stand_in("sbatch", f"{SUBMITS}{then}")
     run = start_run({"a": "exit 0", "b": "exit 3"})
@@ -124,7 +110,7 @@ def test_the_answer_to_a_submission_is_lost(
 
 @pytest.mark.parametrize("end", ["none", "killed"])
 def test_a_run_is_cancelled_while_sbatch_does_not_answer(
-    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None], end: str
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn, end: str
 ) -> None:
     """As service managers do it, who may end sbatch, too."""
     stand_in("sbatch", f"{SUBMITS}\necho $$ >'{place}/pid'; exec sleep 600")
@@ -141,7 +127,7 @@ def test_a_run_is_cancelled_while_sbatch_does_not_answer(
 
 
 def test_a_run_is_cancelled_whose_submission_the_controller_has_yet_to_read(
-    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn
 ) -> None:
     """It answers others before it comes to that, whose job would stay in the queue."""
     for node in slurm_lab.nodes:
@@ -178,7 +164,7 @@ exit 1
 
 @pytest.mark.parametrize("end", ["done", "cancel"])
 def test_a_submission_is_accepted_twice(
-    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None], end: str
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn, end: str
 ) -> None:
     """The first time after it was tried again: that job does not stay in the queue."""
     stand_in("sbatch", ACCEPTED_LATE.format(place=place))
@@ -214,7 +200,7 @@ def test_a_submission_is_accepted_twice(
 def test_a_squeue_that_does_not_answer_is_told_of(
     start_run: StartRun,
     monkeypatch: pytest.MonkeyPatch,
-    stand_in: Callable[[str, str], None],
+    stand_in: StandIn,
     lines: str,
     why: str,
 ) -> None:
@@ -229,9 +215,7 @@ def test_a_squeue_that_does_not_answer_is_told_of(
     run.must_end(bad=Cause.TASK_ERROR)
 
 
-def test_a_queue_that_denies_a_job_is_not_believed_at_once(
-    start_run: StartRun, stand_in: Callable[[str, str], None]
-) -> None:
+def test_a_queue_that_denies_a_job_is_not_believed_at_once(start_run: StartRun, stand_in: StandIn) -> None:
     """Nor where nobody else answers."""
     denies = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
     stand_in("squeue", f'case " $*" in *" --jobs"*) {denies} ;; esac\nexec "$real" "$@"')
@@ -246,7 +230,7 @@ def test_a_queue_that_denies_a_job_is_not_believed_at_once(
     "lines", ['"$real" "$@"; exit 1', "echo 'Zugriff verweigert' >&2; exit 9"], ids=["late", "refuses"]
 )
 def test_a_scancel_that_fails_does_not_keep_a_run_whose_jobs_have_ended(
-    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None], lines: str
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn, lines: str
 ) -> None:
     stand_in("scancel", f"touch '{place}/called'\n{lines}")
     run = start_run({"a": GATED})
@@ -265,16 +249,16 @@ def test_a_slurm_that_says_nothing_of_itself(
     place: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    stand_in: Callable[[str, str], None],
+    stand_in: StandIn,
     command: str,
 ) -> None:
     """Before anything is submitted. It is asked again; a run that is cancelled then ends."""
     for module in ("scheduler", "site"):
         monkeypatch.setattr(f"fractal_backends_slurm.{module}.ASK_S", 1.0)
-    stand_in(command, f"echo >>'{place}/asked'; exec sleep 600")
+    stand_in(command, "exec sleep 600")
     run = start_run({"a": "exit 0"})
-    asked = place / "asked"
-    assert eventually(lambda: asked.exists() and len(asked.read_text()) > 2, LONG_S)
+    unknown = f"The limits of the site are not known yet: {command} did not answer within 1 s"
+    assert eventually(lambda: any(event.info == unknown for event in run.events), LONG_S), run.story()
     run.cancel()
     run.wait(15)
     told = f"SLURM does not say now whether it takes the options: {command} did not answer within 1 s"
@@ -283,7 +267,7 @@ def test_a_slurm_that_says_nothing_of_itself(
 
 
 def test_a_run_is_cancelled_whose_job_is_not_known_yet(
-    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: Callable[[str, str], None]
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn
 ) -> None:
     """What has ended by the time that it is found keeps its verdict."""
     stand_in("sbatch", LOSES_ANSWERS)
