@@ -11,7 +11,7 @@ from . import verdicts
 from .calls import SchedulerError
 from .hostlist import expand
 from .queue_watch import Snapshot
-from .records import Records
+from .records import NoAnswerYetError, Records
 from .scheduler import REST, JobState
 from .submission import Submission
 
@@ -143,14 +143,14 @@ class ArrayTasks:
     def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
         """A state with all that is on record, where it is worth asking for. `waited`: when last seen.
 
-        Raises SchedulerError where nothing is known, as nobody answers now.
+        Raises SchedulerError where that has yet to be answered, or nothing is known, as nobody answers now.
         """
         if state is not None and state.state == "COMPLETED":
             return state
         try:
             records = self._records.of(job, self._submission.name, self.snapshot.asked_at)
-        except SchedulerError:
-            if state is None:
+        except SchedulerError as error:
+            if state is None or isinstance(error, NoAnswerYetError):
                 raise
             records = {}
         found = self._of(records, job, index)

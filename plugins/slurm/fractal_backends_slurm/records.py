@@ -22,6 +22,10 @@ REGISTERED_S = 20.0
 """For so long after its start nodes register at a controller, with some to spare: it asks them after 3 s."""
 
 
+class NoAnswerYetError(SchedulerError):
+    """The scheduler was asked a moment ago."""
+
+
 class _Question:
     """What the controller and accounting are being asked of a job. To be closed."""
 
@@ -78,7 +82,8 @@ class Records:
         self._found: dict[tuple[str, str], tuple[float, float, dict[int, JobState]]] = {}
         """What was answered when, after which time it had been asked for."""
         self._ask_at = 0.0
-        self._problem: SchedulerError | None = None
+        self._problem = ""
+        """Why the last question got no answer."""
         self._started_at = self._controller()
         self._looked: tuple[float, float | None] = 0.0, None
         """When the controller was last asked since when it runs, and what it said."""
@@ -97,9 +102,9 @@ class Records:
         except SchedulerError as error:
             now = time.monotonic()
             pause_s = max(_FRESH_S, _SHARE * (now - question.asked_at))
-            self._problem, self._ask_at = error, now + min(_LONGEST_PAUSE_S, pause_s)
+            self._problem, self._ask_at = str(error), now + min(_LONGEST_PAUSE_S, pause_s)
             raise
-        self._problem = None
+        self._problem = ""
         self._found[job, name] = time.monotonic(), max(question.asked_at, at), found
         return found
 
@@ -110,14 +115,14 @@ class Records:
             self._questions.pop((job, name)).close()
             question = None
         if question is None:
-            if self._problem is not None and now < self._ask_at:
-                raise self._problem
+            if self._problem and now < self._ask_at:
+                raise SchedulerError(self._problem, may_pass=True)
             is_answered = all(other.is_ready(0) for other in self._questions.values())
             question = self._questions[job, name] = _Question(self._scheduler, job)
             question.is_ready(_PATIENCE_S if is_answered else 0)
         question.wanted_at = now
         if not question.is_ready(0):
-            raise SchedulerError(_NO_ANSWER, may_pass=True)
+            raise NoAnswerYetError(_NO_ANSWER, may_pass=True)
         return question
 
     def close(self) -> None:

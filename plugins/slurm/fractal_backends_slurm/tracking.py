@@ -17,7 +17,7 @@ from .options import SlurmOptions
 from .places import Place
 from .queue_watch import Snapshot
 from .receipts import Note, array_task_of
-from .records import Records
+from .records import NoAnswerYetError, Records
 from .scheduler import JobState
 from .submission import UNITS_FILE, Submission
 from .words import Words
@@ -299,7 +299,7 @@ class Tracker:
             state = self._in_full(job, index, state)
         except SchedulerError as error:
             self.problem = str(error)
-            if waited <= patience:
+            if waited <= patience or isinstance(error, NoAnswerYetError):
                 return
         if state is None or not state.may_change or now - suspect.settled_at > _LATE_S:
             self._judge_suspect(unit, note, job, index, state)

@@ -113,6 +113,18 @@ def test_accounting_hangs(
         run.must_end(b=Cause.CANCELLED, c=Cause.TASK_ERROR)
 
 
+@pytest.mark.slurm(WITH_ACCOUNTS)
+def test_accounting_that_takes_long_is_waited_for(
+    start_run: StartRun, slurm_lab: SlurmLab, stand_in: StandIn
+) -> None:
+    """Nobody else knows who cancelled a job."""
+    stand_in("sacct", 'sleep 2; exec "$real" "$@"')
+    run = start_run({"a": "sleep 300"})
+    slurm_lab.run("scancel", run.place_of("a")[1])
+    run.must_end(a=Cause.CANCELLED)
+    assert "CANCELLED by root" in run.outcomes["a"].info
+
+
 def test_no_answer_is_no_end(
     start_run: StartRun, place: Path, monkeypatch: pytest.MonkeyPatch, stand_in: StandIn
 ) -> None:
