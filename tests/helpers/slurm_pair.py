@@ -65,7 +65,7 @@ class NoRecords:
         self.was_restarted = False
         self.found: dict[int, JobState] = {}
 
-    def of(self, job: str, name: str, at: float) -> dict[int, JobState]:
+    def of(self, job: str, name: str, since: float) -> dict[int, JobState]:
         return self.found
 
     controller = None

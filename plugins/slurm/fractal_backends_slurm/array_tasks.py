@@ -140,15 +140,19 @@ class ArrayTasks:
         is_lost = state is None or verdicts.was_lost_with_its_node(state)
         return is_lost or self.forgot
 
-    def in_full(self, job: str, index: int, state: JobState | None, *, waited: bool) -> JobState | None:
-        """A state with all that is on record, where it is worth asking for. `waited`: when last seen.
+    def in_full(
+        self, job: str, index: int, state: JobState | None, *, since: float, waited: bool
+    ) -> JobState | None:
+        """A state with all that is on record, where it is worth asking for.
+
+        `since`: when an end was noticed, on the monotonic clock; `waited`: when last seen.
 
         Raises SchedulerError where that has yet to be answered, or nothing is known, as nobody answers now.
         """
         if state is not None and state.state == "COMPLETED":
             return state
         try:
-            records = self._records.of(job, self._submission.name, self.snapshot.asked_at)
+            records = self._records.of(job, self._submission.name, since)
         except SchedulerError as error:
             if state is None or isinstance(error, NoAnswerYetError):
                 raise

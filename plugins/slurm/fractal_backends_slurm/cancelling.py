@@ -10,7 +10,7 @@ from logging import Logger, LoggerAdapter
 from . import verdicts
 from .calls import ASK_S, TIMEOUT_S, SchedulerError
 from .queue_watch import QueueWatch, Snapshot
-from .records import REGISTERED_S, Records
+from .records import REGISTERED_S, NoAnswerYetError, Records
 from .scheduler import JobState, Scheduler
 from .submission import Submission
 from .tracking import Tracker
@@ -126,7 +126,14 @@ class Canceller:
 
     def _may_have_forgotten(self) -> bool:
         """Whether the controller may have; also where `scontrol` does not tell, which is not asked again."""
-        return self._answers_since is not None or self._records.may_be_forgotten(time.monotonic())
+        asked_at = time.monotonic()
+        while self._answers_since is None:
+            try:
+                return self._records.may_be_forgotten(asked_at)
+            except NoAnswerYetError:
+                if self._scheduler.hurry.is_set():
+                    raise
+        return True
 
     def _tell_forgotten(self, trackers: Sequence[Tracker], snapshot: Snapshot) -> None:
         left = [task for tracker in trackers for task in tracker.array_tasks.forgotten(snapshot)]
@@ -177,7 +184,8 @@ class Canceller:
         for submission in submissions:
             for job in submission.jobs:
                 states = snapshot.of(job, submission.name)
-                if not snapshot.knows(job, submission.name):
+                is_silent = was_cancelled and self._answers_since is not None
+                if not snapshot.knows(job, submission.name) and not is_silent:
                     try:
                         with closing(self._scheduler.ask_controller(job)) as question:
                             states = self._scheduler.controlled(question, submission.name, ASK_S)

@@ -294,7 +294,8 @@ class SlurmExecutor(UnitExecutor):
 
     def _ends_here(self) -> bool:
         """Take what had ended so far; whether this is the first that wants the end."""
-        self._scheduler.hurry.set()
+        if not self._cancelled.is_set():
+            self._scheduler.hurry.set()
         with self._lock:
             self._scheduler.hurry.clear()
             first = not self._cancelled.is_set()

@@ -15,6 +15,8 @@ _SHARE, _LONGEST_PAUSE_S = 5, 30.0
 """or for so many times as long as it took to find that out, but not longer than that."""
 _PATIENCE_S = 0.25
 """For how long a runner waits for an answer before it goes on without."""
+_CONTROLLER_S = 5.0
+"""For how long one is waited for that tells since when the controller runs, before a submission."""
 _UNWANTED_S = 5.0
 """An answer that nobody came for so long is of no use any more."""
 _NO_ANSWER = "scontrol or sacct has not answered yet"
@@ -80,21 +82,26 @@ class Records:
         self._scheduler = scheduler
         self._questions: dict[tuple[str, str], _Question] = {}
         self._found: dict[tuple[str, str], tuple[float, float, dict[int, JobState]]] = {}
-        """What was answered when, after which time it had been asked for."""
+        """When it was answered, when it had been asked, and what was said."""
         self._ask_at = 0.0
         self._problem = ""
         """Why the last question got no answer."""
         self._started_at = self._controller()
+        self._looking: tuple[float, Call] | None = None
+        """When the controller was asked since when it runs, while it has not answered,"""
         self._looked: tuple[float, float | None] = 0.0, None
-        """When the controller was last asked since when it runs, and what it said."""
+        """and after which time it was last asked, and what it said."""
 
-    def of(self, job: str, name: str, at: float) -> dict[int, JobState]:
-        """How the array tasks of a job ended, as far as that was on record at that time on the monotonic
-        clock, or is now. Raises SchedulerError where that is not known yet."""
-        answered_at, known_at, found = self._found.get((job, name), (0.0, 0.0, {}))
-        if known_at >= at and time.monotonic() - answered_at <= _FRESH_S:
+    def of(self, job: str, name: str, since: float) -> dict[int, JobState]:
+        """How the array tasks of a job ended, as far as that is on record.
+
+        `since`: when an end was noticed, on the monotonic clock; what was asked before does not tell of it.
+        Raises SchedulerError where it is not known yet.
+        """
+        answered_at, asked_at, found = self._found.get((job, name), (0.0, 0.0, {}))
+        if asked_at >= since and time.monotonic() - answered_at <= _FRESH_S:
             return found
-        question = self._asked(job, name)
+        question = self._asked(job, name, since)
         del self._questions[job, name]
         try:
             with closing(question):
@@ -105,11 +112,14 @@ class Records:
             self._problem, self._ask_at = str(error), now + min(_LONGEST_PAUSE_S, pause_s)
             raise
         self._problem = ""
-        self._found[job, name] = time.monotonic(), max(question.asked_at, at), found
+        self._found[job, name] = time.monotonic(), question.asked_at, found
         return found
 
-    def _asked(self, job: str, name: str) -> _Question:
-        """A question that is ready. Raises SchedulerError where there is none."""
+    def _asked(self, job: str, name: str, since: float) -> _Question:
+        """A question that is ready. Raises SchedulerError where there is none.
+
+        One that was asked before an end is for those who wait for it; the next one is asked after it.
+        """
         now, question = time.monotonic(), self._questions.get((job, name))
         if question is not None and now > question.wanted_at + _UNWANTED_S:
             self._questions.pop((job, name)).close()
@@ -120,8 +130,9 @@ class Records:
             is_answered = all(other.is_ready(0) for other in self._questions.values())
             question = self._questions[job, name] = _Question(self._scheduler, job)
             question.is_ready(_PATIENCE_S if is_answered else 0)
-        question.wanted_at = now
-        if not question.is_ready(0):
+        if question.asked_at >= since:
+            question.wanted_at = now
+        if question.asked_at < since or not question.is_ready(0):
             raise NoAnswerYetError(_NO_ANSWER, may_pass=True)
         return question
 
@@ -129,7 +140,9 @@ class Records:
         """Ask no more."""
         for question in self._questions.values():
             question.close()
-        self._questions.clear()
+        if self._looking is not None:
+            self._looking[1].close()
+        self._questions, self._looking = {}, None
 
     @property
     def controller(self) -> float | None:
@@ -139,12 +152,15 @@ class Records:
 
     def may_be_forgotten(self, at: float, known: float | None = None) -> bool:
         """Whether the controller that answered at that time, on the monotonic clock, may have been started
-        again, and forgot some acts, since this was made, or since `controller` was `known`."""
+        again, and forgot some acts, since this was made, or since `controller` was `known`.
+
+        Raises NoAnswerYetError.
+        """
         now = self._looked_at(at)
         return now is None or now != self._known(known)
 
     def has_new_controller(self, at: float, known: float | None) -> bool:
-        """Whether that controller says that it was started again since then."""
+        """Whether that controller says that it was started again since then. Raises NoAnswerYetError."""
         now, before = self._looked_at(at), self._known(known)
         return None not in (now, before) and now != before
 
@@ -152,11 +168,24 @@ class Records:
         return self._started_at if known is None else known
 
     def _looked_at(self, at: float) -> float | None:
-        """Since when the controller runs, as it says at that time on the monotonic clock, or later."""
-        asked_at, now = self._looked
-        if asked_at < at:
-            now = self._controller()
-            self._looked = time.monotonic(), now
+        """Since when the controller runs, as it says at that time on the monotonic clock, or later.
+
+        None where it does not tell. Raises NoAnswerYetError.
+        """
+        known_at, now = self._looked
+        if known_at >= at:
+            return now
+        now = None
+        with suppress(SchedulerError):
+            self._looking = self._looking or (time.monotonic(), self._scheduler.ask_config())
+        if self._looking is not None:
+            asked_at, question = self._looking
+            if not question.has_ended(_PATIENCE_S) and time.monotonic() < asked_at + ASK_S:
+                raise NoAnswerYetError(_NO_ANSWER, may_pass=True)
+            self._looking = None
+            with closing(question), suppress(SchedulerError):
+                now = self._scheduler.started_at(question)
+        self._looked = max(time.monotonic(), at), now
         return now
 
     @property
@@ -167,7 +196,8 @@ class Records:
         Raises SchedulerError where it does not answer now.
         """
         try:
-            now = self._scheduler.started_at(REGISTERED_S)
+            with closing(self._scheduler.ask_config()) as question:
+                now = self._scheduler.started_at(question, REGISTERED_S)
         except SchedulerError as error:
             if error.may_pass:
                 raise
@@ -176,6 +206,7 @@ class Records:
 
     def _controller(self) -> float | None:
         try:
-            return self._scheduler.started_at()
+            with closing(self._scheduler.ask_config()) as question:
+                return self._scheduler.started_at(question, _CONTROLLER_S)
         except SchedulerError:
             return None

@@ -27,6 +27,8 @@ REST = -1
 one record of them."""
 _NO_INDEX = ("", "N/A", "4294967294")
 """How its commands show that."""
+_ACCOUNT_S = 15.0
+"""For so long accounting is asked for a job that the controller does not know: there may be no accounting."""
 _SUBMIT_S = 3.0
 """For so long the answer to a submission is waited for in a hurry."""
 _IS_CALLED = "sbatch is called"
@@ -174,11 +176,11 @@ class Scheduler:
 
     def find(self, name: str) -> list[str]:
         """The ids of the jobs of this name, whose submissions got no answer. Raises SchedulerError."""
-        rows = rows_of(self._run(self._squeue("--name", name)), len(_QUEUE_FIELDS))
+        rows = rows_of(self._run(self._squeue("--name", name), wait_s=ASK_S), len(_QUEUE_FIELDS))
         if rows:
             return list(dict.fromkeys(row[0] for row in rows))
         try:
-            accounted = self._run(self._sacct(f"--name={name}", "JobID"))
+            accounted = self._run(self._sacct(f"--name={name}", "JobID"), wait_s=_ACCOUNT_S)
         except SchedulerError:  # there is no accounting, or it is not there now
             return []
         ids = dict.fromkeys(line.partition("|")[0].partition("_")[0] for line in accounted.splitlines())
@@ -236,7 +238,8 @@ class Scheduler:
     def others(self, jobs: Iterable[str], names: Container[str]) -> set[str]:
         """Of the ids of jobs those that are of jobs with other names. Raises SchedulerError."""
         try:
-            rows = rows_of(self._run(self._squeue("--jobs", ",".join(jobs))), len(_QUEUE_FIELDS))
+            answer = self._run(self._squeue("--jobs", ",".join(jobs)), wait_s=ASK_S)
+            rows = rows_of(answer, len(_QUEUE_FIELDS))
         except SchedulerError as error:
             if _GONE.search(str(error)):
                 return set()
@@ -252,17 +255,22 @@ class Scheduler:
         with closing(self._call(command)) as call:
             call.answer(wait_s, stop=self.hurry)
 
-    def started_at(self, wait_s: float | None = None) -> float:
-        """When the controller was started, in seconds since the epoch, by its own clock; 0 where it does not
-        tell. `wait_s`: for how long it is waited for, if not for as long as before a submission.
+    def ask_config(self) -> Call:
+        """Begin to ask for the settings of the site. Raises SchedulerError."""
+        return self._call([self._path("scontrol"), "show", "config"])
 
-        Raises SchedulerError.
-        """
-        return _point(self.config(wait_s).get("BOOT_TIME", "")) or 0.0
+    def started_at(self, question: Call, wait_s: float = 0) -> float:
+        """The answer to `ask_config`: when the controller was started, in seconds since the epoch, by its own
+        clock; 0 where it does not tell. Raises SchedulerError."""
+        return _point(self._settings(question, wait_s).get("BOOT_TIME", "")) or 0.0
 
-    def config(self, wait_s: float | None = None) -> dict[str, str]:
-        """The settings of the site, by name; `wait_s` as in `started_at`. Raises SchedulerError."""
-        config = self._run([self._path("scontrol"), "show", "config"], wait_s=wait_s or ASK_S)
+    def config(self) -> dict[str, str]:
+        """The settings of the site, by name. Raises SchedulerError."""
+        with closing(self.ask_config()) as question:
+            return self._settings(question, ASK_S)
+
+    def _settings(self, question: Call, wait_s: float) -> dict[str, str]:
+        config = question.answer(wait_s, stop=self.hurry)
         return dict(re.findall(r"^(\w+)\s*=\s*(.*?)\s*$", config, re.MULTILINE))
 
     def ask_of_nodes(self, format: str, *which: str) -> Call:

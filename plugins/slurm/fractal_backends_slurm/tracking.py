@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from fractal_backends import Cause, Outcome, Unit, UnitEvent, UnitState
@@ -241,7 +242,8 @@ class Tracker:
             self._reasons.pop(index, None)
         for unit in [unit for unit in left if unit.label in self._suspects]:
             note = receipts.notes[unit.label]
-            self._look_at_suspect(unit, note, note.job or own, index)
+            with self._unless_unknown():
+                self._look_at_suspect(unit, note, note.job or own, index)
         for unit in left:
             if unit.label in self._suspects or unit.label not in self._open:
                 continue
@@ -250,15 +252,24 @@ class Tracker:
             end = self.array_tasks.end_of(job, index)
             if end is None and is_only_job:
                 break  # nor is there one for the other units of this array task
-            if end is not None and self._has_settled(end, note, job, index):
-                self._judge_by_state(unit, note, job, index, end)
-            elif end is not None and note.started_at is None and self.array_tasks.is_plausible(end):
-                self._may_still_start(unit, index, end.state)
+            with self._unless_unknown():
+                if end is not None and self._has_settled(end, note, job, index):
+                    self._judge_by_state(unit, note, job, index, end)
+                elif end is not None and note.started_at is None and self.array_tasks.is_plausible(end):
+                    self._may_still_start(unit, index, end.state)
         if state is None and index in self._reasons:
             state = verdicts.GONE
         if state is verdicts.GONE or (state is not None and state.state in verdicts.WAITING):
             waiting = [unit for unit in left if unit.label in self._open and unit.label not in self._started]
             yield from self._tell_reason(index, waiting, state)
+
+    @contextmanager
+    def _unless_unknown(self) -> Iterator[None]:
+        """What takes an answer of the scheduler that is not here is done at another look."""
+        try:
+            yield
+        except SchedulerError as error:
+            self.problem = str(error)
 
     def _has_settled(self, end: KnownEnd, note: Note, job: str, index: int) -> bool:
         """Whether receipts that are not here by now will not come, and the scheduler has had its say."""
@@ -296,11 +307,10 @@ class Tracker:
             return
         suspect.settled_at = suspect.settled_at or now
         try:
-            state = self._in_full(job, index, state)
+            state = self._in_full(job, index, state, suspect.settled_at)
         except SchedulerError as error:
-            self.problem = str(error)
             if waited <= patience or isinstance(error, NoAnswerYetError):
-                return
+                raise
         if state is None or not state.may_change or now - suspect.settled_at > _LATE_S:
             self._judge_suspect(unit, note, job, index, state)
 
@@ -333,11 +343,7 @@ class Tracker:
         self._end(unit, outcome, note)
 
     def _judge_by_state(self, unit: Unit, note: Note, job: str, index: int, end: KnownEnd) -> None:
-        try:
-            state = self._in_full(job, index, end.state)
-        except SchedulerError as error:
-            self.problem = str(error)
-            return
+        state = self._in_full(job, index, end.state, end.since)
         if state is not None and state.may_change and time.monotonic() - end.since < _LATE_S:
             return
         runs_on = state is not None and state.of_controller and state.state not in verdicts.ENDS
@@ -388,8 +394,8 @@ class Tracker:
         most = _MOST_ON_NODES if outcome.cause is Cause.NODE_FAILURE else _MOST_ATTEMPTS
         return may_pass and self.submission.attempt < most
 
-    def _in_full(self, job: str, index: int, state: JobState | None) -> JobState | None:
-        return self.array_tasks.in_full(job, index, state, waited=index in self._reasons)
+    def _in_full(self, job: str, index: int, state: JobState | None, since: float) -> JobState | None:
+        return self.array_tasks.in_full(job, index, state, since=since, waited=index in self._reasons)
 
     def _tell_reason(self, index: int, left: Sequence[Unit], state: JobState) -> Iterator[UnitEvent]:
         reason, since = self._reasons.setdefault(index, ("None", 0.0))

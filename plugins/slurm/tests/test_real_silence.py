@@ -88,18 +88,20 @@ def test_a_run_is_cancelled_where_the_queue_answers_and_scontrol_does_not(
 
 
 @pytest.mark.slurm(WITH_ACCOUNTS)
-@pytest.mark.parametrize("end", ["goes on", "is cancelled"])
-def test_accounting_hangs(
-    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn, end: str
+@pytest.mark.parametrize(
+    ("command", "end"), [("sacct", "goes on"), ("sacct", "is cancelled"), ("scontrol", "goes on")]
+)
+def test_one_that_hangs_is_needed_for_one_unit(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn, command: str, end: str
 ) -> None:
-    """It is needed for one unit, and holds up neither the others nor a cancel."""
+    """It holds up neither the others nor a cancel."""
     options = {**ONE_EACH, "cpus_per_task": 8, "nodelist": slurm_lab.nodes[0]}
     run = start_run({"a": GATED, "b": "exit 0", "c": "exit 3", "d": GATED}, options)
     array, _, index = run.place_of("a")[1].partition("_")
     assert eventually(lambda: "b" in run.handles, 30), run.story()
     until_asked_again(slurm_lab)
     waits = f"until [ -e '{place}/mended' ]; do sleep 0.05; done"
-    stand_in("sacct", until_mended(place, waits))
+    stand_in(command, until_mended(place, waits))
     slurm_lab.run("scancel", f"{array}_{int(index) + 1}")
     assert eventually(lambda: asked(place) > 0, LONG_S), run.story()
     if end == "is cancelled":
