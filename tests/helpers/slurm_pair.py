@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from fractal_backends_slurm.calls import SchedulerError
 from fractal_backends_slurm.options import SlurmOptions
 from fractal_backends_slurm.places import Place, PlaceError
 from fractal_backends_slurm.queue_watch import Snapshot
@@ -64,8 +65,12 @@ class NoRecords:
     def __init__(self) -> None:
         self.was_restarted = False
         self.found: dict[int, JobState] = {}
+        self.problem: SchedulerError | None = None
+        """Why there is no answer, if there is none."""
 
     def of(self, job: str, name: str, since: float) -> dict[int, JobState]:
+        if self.problem is not None:
+            raise self.problem
         return self.found
 
     controller = None

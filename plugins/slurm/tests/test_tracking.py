@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from fractal_backends_slurm.calls import SchedulerError
+from fractal_backends_slurm.records import NoAnswerYetError
+from fractal_backends_slurm.scheduler import JobState
 
 from conftest import eventually
 from fractal_backends import Cause, UnitState
@@ -152,6 +155,29 @@ def test_a_job_was_cancelled_before_it_came_to_a_unit_and_after_one_was_out_of_m
     pair.notes("job n1 \nbooted n1 1000\nstarted a n1 10\nended a 20 0 9 5 -1 1 0\n")
     assert pair.until_all_is_known("OUT_OF_MEMORY")["b"][0] is Cause.CANCELLED
     assert pair.retried == []
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [("FAILED", NoAnswerYetError), (None, NoAnswerYetError), (None, SchedulerError)],
+)
+def test_without_an_answer_there_is_no_verdict(
+    pair: Pair, state: str | None, problem: type[SchedulerError]
+) -> None:
+    pair.notes(BOTH_RUN)
+    pair.records.problem = problem("no answer", may_pass=True)
+    assert not eventually(lambda: bool(pair.told(state)), 5 * DEADLINE_S)
+    pair.records.problem = None
+    pair.records.found = {0: JobState("FAILED", nodes="n1", signal=9, of_controller=True)}
+    told = pair.until_all_is_known(state)
+    assert {name: cause for name, (cause, _) in told.items()} == {"a": Cause.KILLED, "b": Cause.KILLED}
+
+
+def test_what_the_queue_says_counts_where_nobody_knows_more(pair: Pair) -> None:
+    pair.notes(BOTH_RUN)
+    pair.records.problem = SchedulerError("no answer", may_pass=True)
+    told = pair.until_all_is_known("CANCELLED")
+    assert {name: cause for name, (cause, _) in told.items()} == {"a": Cause.CANCELLED, "b": Cause.CANCELLED}
 
 
 def test_a_unit_was_cancelled_as_soon_as_it_began(pair: Pair) -> None:
