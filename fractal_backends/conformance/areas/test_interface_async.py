@@ -22,17 +22,27 @@ from ..workflows import (
 )
 
 _GAP_S = 0.5
+_TRIES = 3
+"""A machine that is busy may hold anything for a moment; a backend that does, does it each time."""
 
 
 @requirement("IFACE-005")
 def test_the_event_loop_is_free(subject: Subject) -> None:
-    """Runs a task whose one unit takes 0.8 s, and one of fifty units, beside a coroutine that ticks."""
+    """Runs a task whose one unit takes 0.8 s, and one of fifty units, beside a coroutine that ticks.
+
+    Where that is held, it is done again in a new process, up to three times.
+    """
     tasks = [parallel({"a": [["sleep", 0.8]], "*": []}, type_filters={"slow": True}), parallel()]
     images = [{"zarr_url": "/data/zarr/a", "types": {"slow": True}}, *(f"image-{i}" for i in range(50))]
-    ended = subject.run(tasks, images, dataset=None)
-    ended.must_succeed()
-    gap = ended.answer["loop_gap_s"]
-    must(gap < _GAP_S, f"the event loop to be held for less than {_GAP_S} s", f"it was held for {gap:.2f} s")
+    gaps: list[float] = []
+    while not gaps or (gaps[-1] >= _GAP_S and len(gaps) < _TRIES):
+        runner = subject.new_runner() if gaps else None
+        ended = subject.run(tasks, images, dataset=None, runner=runner)
+        ended.must_succeed()
+        gaps.append(ended.answer["loop_gap_s"])
+    told = " and ".join(f"{gap:.2f}" for gap in gaps)
+    expected = f"the event loop to be held for less than {_GAP_S} s"
+    must(gaps[-1] < _GAP_S, expected, f"it was held for {told} s")
 
 
 def _cancelled(run: Run) -> None:
