@@ -185,9 +185,8 @@ def of_the_others(state: JobState | None, words: str) -> tuple[JobState | None, 
     """What became of an array task, and SLURM's words, for the units beside one that ran out of memory: that
     alone makes SLURM say so of all."""
     if state is not None and state.state == "OUT_OF_MEMORY":
-        said = "TIMEOUT" if _says(_TIME, words) else "FAILED"
-        if said == "FAILED" and (state.cancelled_by is not None or _says(_CANCELLED, words)):
-            said = "CANCELLED"
+        was_cancelled = state.cancelled_by is not None or _says(_CANCELLED, words)
+        said = "TIMEOUT" if _says(_TIME, words) else "CANCELLED" if was_cancelled else "FAILED"
         state = replace(state, state=said, reason="", exit_code=None, signal=None)
     lines = words.splitlines(keepends=True)
     return state, "".join(line for line in lines if _POLLED.search(line) or not _says(_MEMORY, line))
