@@ -175,8 +175,14 @@ class Scheduler:
         return found
 
     def find(self, name: str) -> list[str]:
-        """The ids of the jobs of this name, whose submissions got no answer. Raises SchedulerError."""
-        rows = rows_of(self._run(self._squeue("--name", name), wait_s=ASK_S), len(_QUEUE_FIELDS))
+        """The ids of the jobs of this name, whose submissions got no answer.
+
+        Raises SchedulerError, whatever it is one that may pass: there may be a job.
+        """
+        try:
+            rows = rows_of(self._run(self._squeue("--name", name), wait_s=ASK_S), len(_QUEUE_FIELDS))
+        except SchedulerError as error:
+            raise SchedulerError(str(error), may_pass=True) from error
         if rows:
             return list(dict.fromkeys(row[0] for row in rows))
         try:

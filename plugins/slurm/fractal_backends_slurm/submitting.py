@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -151,21 +150,26 @@ class Submitter:
                     before=submission.before,
                 )
         except SchedulerError as error:
-            if not self._came_all_the_same(submission, error):
+            if problem := self._problem_of(submission, error):
                 submission.try_at = time.monotonic() + pause
-                self._logger.warning("A submission failed (units: %d): %s", len(submission.units), error)
-                raise
+                self._logger.warning("A submission failed (units: %d): %s", len(submission.units), problem)
+                raise problem from error
         self._logger.info(
             "Submitted job %s; array tasks: %d, units: %d",
             *(submission.job, len(submission.parts), len(submission.units)),
         )
 
-    def _came_all_the_same(self, submission: Submission, error: SchedulerError) -> bool:
-        """Whether a submission was accepted that will not be tried again: sbatch may fail after that."""
+    def _problem_of(self, submission: Submission, error: SchedulerError) -> SchedulerError | None:
+        """None where a submission was accepted all the same: sbatch may fail after that.
+
+        It is refused for good only where the queue says that there is no job of it.
+        """
         if not error.may_pass:
-            with suppress(SchedulerError):
+            try:
                 self.find_lost([submission])
-        return submission.job is not None
+            except SchedulerError as unknown:
+                return SchedulerError(f"{error}; {unknown}", may_pass=True)
+        return None if submission.job is not None else error
 
     def try_out(self, submission: Submission) -> str:
         """What the scheduler says to it without taking it. Raises SchedulerError."""

@@ -108,6 +108,25 @@ def test_the_answer_to_a_submission_is_lost(
     assert len(submissions) == 1, slurm_lab.calls()
 
 
+@pytest.mark.parametrize("then", ["Socket timed out on send/recv operation", "Unspecified error"])
+def test_the_answer_is_lost_and_the_queue_cannot_be_asked(
+    start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn, then: str
+) -> None:
+    """For whatever reason: there may be a job."""
+    fails = f'echo "sbatch: error: Batch job submission failed: {then}" >&2; exit 1'
+    stand_in("sbatch", f"{SUBMITS}{fails}")
+    fails = "echo 'error: no such library' >&2; exit 127"
+    broken = f"[ -e '{place}/mended' ] || {{ echo >>'{place}/asked'; {fails}; }}"
+    stand_in("squeue", f'case " $*" in *" --name"*) {broken} ;; esac\nexec "$real" "$@"')
+    run = start_run({"a": "exit 0", "b": "exit 3"})
+    asked = place / "asked"
+    assert eventually(lambda: run.is_over or (asked.exists() and len(asked.read_text()) > 1), LONG_S)
+    (place / "mended").touch()
+    run.must_end(b=Cause.TASK_ERROR)
+    submissions = [words for words in slurm_lab.calls("sbatch") if "--test-only" not in words]
+    assert len(submissions) == 1, slurm_lab.calls()
+
+
 @pytest.mark.parametrize("end", ["none", "killed"])
 def test_a_run_is_cancelled_while_sbatch_does_not_answer(
     start_run: StartRun, slurm_lab: SlurmLab, place: Path, stand_in: StandIn, end: str
